@@ -1,0 +1,61 @@
+"""DyLoRA: train a low-rank adapter once, use it at every rank (arXiv 2210.07558).
+
+>>> import dylora
+>>> model = dylora.adapt(model, target_modules=["query", "value"], max_rank=8, alpha=16)
+>>> sampler = dylora.RankSampler(max_rank=8, seed=1)
+>>> with dylora.at_rank(model, sampler(step)):
+...     loss = model(**batch).loss
+>>> dylora.save_adapter(model, "adapter.safetensors")
+
+Names are imported on first use, so that `import dylora` costs nothing and the parts of the suite
+that only read records never load torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dylora.adapter import (
+        adapt,
+        adapter_state,
+        hold_untrained_rows,
+        load_adapter,
+        merged,
+        save_adapter,
+    )
+    from dylora.errors import UserError
+    from dylora.rank import RankSampler, at_rank, set_rank
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "adapt": "dylora.adapter",
+    "adapter_state": "dylora.adapter",
+    "load_adapter": "dylora.adapter",
+    "merged": "dylora.adapter",
+    "save_adapter": "dylora.adapter",
+    "UserError": "dylora.errors",
+    "RankSampler": "dylora.rank",
+    "at_rank": "dylora.rank",
+    "hold_untrained_rows": "dylora.adapter",
+    "set_rank": "dylora.rank",
+}
+
+__all__ = [
+    "RankSampler",
+    "UserError",
+    "adapt",
+    "adapter_state",
+    "at_rank",
+    "hold_untrained_rows",
+    "load_adapter",
+    "merged",
+    "save_adapter",
+    "set_rank",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'dylora' has no attribute '{name}'")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,258 @@
+"""Adapters on a whole model: put in, merge, save, load."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from dylora.errors import UserError
+from dylora.layers import FUSED_PARTS, LoRAFused, LoRALinear, LowRank
+from dylora.rank import Method, RankState, at_rank, set_rank
+
+FORMAT = "dylora-adapter-1"
+HEADS = ("classifier", "score")  # names that transformers gives to classification heads
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What is needed to build the same adapter again, saved with its tensors."""
+
+    target_modules: list[str]
+    max_rank: int
+    alpha: float
+    method: Method = "dylora"
+    dropout: float = 0.0
+    frozen: bool = False
+    head: list[str] = field(default_factory=lambda: list(HEADS))
+
+
+def adapt(
+    model: ModelT,
+    target_modules: Sequence[str],
+    max_rank: int = 8,
+    alpha: float = 16.0,
+    method: Method = "dylora",
+    dropout: float = 0.0,
+    frozen: bool = False,
+    head: Sequence[str] = HEADS,
+) -> ModelT:
+    """Freeze `model` and give it low-rank adapters, in place; the rank in force is max_rank.
+
+    `target_modules` are names of linear layers as they end in `model.named_modules()`, such as
+    "query" or "attention.self.query"; "c_attn:q,v" adapts the q and v parts of a fused layer of
+    three. Modules named in `head`, where the model has them, are trained in full. Build the model
+    after seeding: A is drawn from torch's global generator. Raises UserError if a name matches no
+    linear layer.
+    """
+    if hasattr(model, "adapter_config"):
+        raise UserError("this model has an adapter already; adapt a freshly loaded one")
+    config = AdapterConfig(
+        list(target_modules), max_rank, alpha, method, dropout, frozen, list(head)
+    )
+    heads = freeze_all_but(model, head)
+    state = RankState(method, max_rank, alpha)
+    for target in config.target_modules:
+        suffix, _, parts = target.partition(":")
+        found = [n for n in _linear_names(model, heads) if n == suffix or n.endswith("." + suffix)]
+        if not found:
+            raise UserError(_no_match(target, model, heads))
+        for name in found:
+            _wrap(model, name, parts.split(",") if parts else [], state, config)
+    model.adapter_config = config  # type: ignore[assignment]
+    return model
+
+
+def freeze_all_but(model: nn.Module, head: Sequence[str]) -> list[str]:
+    """Only the modules named in `head` stay trainable, in float32; returns their full names."""
+    model.requires_grad_(False)
+    found = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in head]
+    for name in found:
+        model.get_submodule(name).float().requires_grad_(True)
+    return found
+
+
+def _linear_names(model: nn.Module, heads: Sequence[str]) -> list[str]:
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+        and not any(name == head or name.startswith(head + ".") for head in heads)
+    ]
+
+
+def _no_match(target: str, model: nn.Module, heads: Sequence[str]) -> str:
+    names = sorted({name.rpartition(".")[2] for name in _linear_names(model, heads)} - {"base"})
+    return (
+        f"target module {target!r} matches no linear layer of {type(model).__name__}; "
+        f"its linear layers are named {', '.join(names)}"
+    )
+
+
+def _wrap(
+    model: nn.Module, name: str, parts: list[str], state: RankState, config: AdapterConfig
+) -> None:
+    base = model.get_submodule(name)
+    assert isinstance(base, nn.Linear | Conv1D)
+    fan_in, fan_out = base.weight.shape if isinstance(base, Conv1D) else base.weight.shape[::-1]
+
+    def low_rank(out_features: int) -> LowRank:
+        made = LowRank(fan_in, out_features, state, config.dropout, config.frozen)
+        return made.to(base.weight.device)
+
+    wrapper: nn.Module
+    if not parts:
+        wrapper = LoRALinear(base, low_rank(fan_out))
+    elif not isinstance(base, Conv1D) or fan_out % 3 or not set(parts) <= set(FUSED_PARTS):
+        raise UserError(
+            f"target module {name}:{','.join(parts)} names parts of a fused layer; that needs a "
+            f"Conv1D of three equal parts, out of {', '.join(FUSED_PARTS)}"
+        )
+    else:
+        wrapper = LoRAFused(base, {part: low_rank(fan_out // 3) for part in parts})
+    model.set_submodule(name, wrapper)
+
+
+def adapter_layers(model: nn.Module) -> dict[str, LoRALinear | LoRAFused]:
+    """Adapted layers by the name that their base layer has in the bare backbone."""
+    return {n: m for n, m in model.named_modules() if isinstance(m, LoRALinear | LoRAFused)}
+
+
+@contextmanager
+def merged(model: ModelT, rank: int) -> Iterator[ModelT]:
+    """Inside the block the deltas of `rank` are added into the weights: no adapter path runs.
+
+    For inference: faster for many forward passes. The original tensors, not copies computed back,
+    are restored afterwards, bit for bit. Raises UserError outside [1, max_rank].
+    """
+    layers = list(adapter_layers(model).values())
+    with at_rank(model, rank), torch.no_grad():
+        summed = [layer.base.weight + layer.delta().to(layer.base.weight.dtype) for layer in layers]
+    originals = [layer.base.weight.data for layer in layers]
+    with at_rank(model, None):
+        try:
+            for layer, weight in zip(layers, summed, strict=True):
+                layer.base.weight.data = weight
+            yield model
+        finally:
+            for layer, weight in zip(layers, originals, strict=True):
+                layer.base.weight.data = weight
+
+
+@contextmanager
+def hold_untrained_rows(model: nn.Module) -> Iterator[None]:
+    """Wrap `optimizer.step()`: rows of A and columns of B without a gradient do not move at all.
+
+    Without it AdamW's momentum and weight decay also move the rows that the current rank left
+    out. A row counts as left out when its whole gradient is zero or absent.
+    """
+    held: list[tuple[Tensor, Tensor, Tensor]] = []
+    for part in model.modules():
+        if isinstance(part, LowRank):
+            held += [_untrained(part.lora_A, component_dim=0), _untrained(part.lora_B, 1)]
+    yield
+    with torch.no_grad():
+        for parameter, untrained, before in held:
+            parameter.copy_(torch.where(untrained, before, parameter))
+
+
+def _untrained(parameter: Tensor, component_dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The parameter, a mask over its components that broadcasts over it, and a copy of it."""
+    gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    untrained = (gradient == 0).all(dim=1 - component_dim, keepdim=True)
+    return parameter, untrained, parameter.detach().clone()
+
+
+def adapter_state(model: nn.Module) -> dict[str, Tensor]:
+    """The trained tensors by their public names: `<layer>.lora_A`, `<c_attn>.q.lora_A`, `<head>.*`.
+
+    Wrapper attributes do not show in the names. For a model without adapters: everything that is
+    trained. The tensors share memory with the model.
+    """
+    return {
+        name.replace(".low_rank.", ".").replace(".parts.", "."): parameter.detach()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def load_adapter_state(model: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Copy trained tensors into `model`; raises UserError naming what is missing or misshaped."""
+    own = adapter_state(model)
+    for name in sorted(own.keys() ^ tensors.keys()):
+        lacks = source if name in own else "this model's adapter"
+        raise UserError(f"{source} does not fit this model: {lacks} has no {name}")
+    for name, tensor in own.items():
+        if tensor.shape != tensors[name].shape:
+            raise UserError(
+                f"{source} does not fit this model: {name} has shape "
+                f"{tuple(tensors[name].shape)}, the model's is {tuple(tensor.shape)}"
+            )
+    for name, tensor in own.items():
+        tensor.copy_(tensors[name])
+
+
+def save_adapter(model: nn.Module, path: str | Path, **metadata: str) -> Path:
+    """Write the trained tensors and what is needed to load them to one safetensors file.
+
+    `metadata` is kept with them. The file appears whole or not at all. Returns its path.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    config = getattr(model, "adapter_config", None)
+    facts = {"format": FORMAT, **metadata}
+    if config is not None:
+        facts["adapter"] = json.dumps(asdict(config))
+    unfinished = path.with_name(path.name + ".tmp")
+    save_file({n: t.contiguous() for n, t in adapter_state(model).items()}, unfinished, facts)
+    unfinished.replace(path)
+    return path
+
+
+def read_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a saved adapter; raises UserError if the file is not one."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no adapter file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:  # safetensors raises its own type, which it does not export
+        raise UserError(f"{path} is not a safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise UserError(
+            f"{path} is no adapter of this project (format {metadata.get('format')!r}, "
+            f"expected {FORMAT!r})"
+        )
+    return tensors, metadata
+
+
+def load_adapter(model: ModelT, path: str | Path, rank: int | None = None) -> ModelT:
+    """Put a saved adapter into `model`, in place, and use it at `rank` (None: its max_rank).
+
+    A bare model is adapted first, as the file says; an adapted one must fit the file. Raises
+    UserError naming the file when it does not fit or has no such rank.
+    """
+    tensors, metadata = read_adapter(path)
+    if "adapter" not in metadata:
+        raise UserError(f"{path} holds fully trained weights, no low-rank adapter")
+    config = AdapterConfig(**json.loads(metadata["adapter"]))
+    if rank is not None and not 1 <= rank <= config.max_rank:
+        raise UserError(f"rank {rank} is outside 1..{config.max_rank}, what {path} has")
+    own = getattr(model, "adapter_config", None)
+    if own is None:
+        adapt(model, **asdict(config))
+    elif (own.method, own.max_rank, own.alpha) != (config.method, config.max_rank, config.alpha):
+        raise UserError(f"{path} has {config}, the model {own}")
+    load_adapter_state(model, tensors, str(path))
+    set_rank(model, config.max_rank if rank is None else rank)
+    return model

@@ -1,0 +1,143 @@
+"""The low-rank path and the two wrappers that add it to a layer of the backbone.
+
+Shapes: `in` and `out` are the layer's features, r is max_rank, b the rank in force.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from dylora.rank import RankState
+
+FUSED_PARTS = ("q", "k", "v")  # the thirds of GPT-2's c_attn, in order
+
+
+class LowRank(nn.Module):
+    """The delta `B diag(w) A drop(x)` with lora_A (r, in), lora_B (out, r) and the state's w.
+
+    At an int rank b only A[:b] and B[:, :b] are read (paper Eq. 5 and 7); with one rank per example
+    w is zero beyond it, which gives the same numbers. With `frozen` the forward is unchanged, but
+    only row and column b receive a gradient (paper Eq. 10). A starts kaiming-uniform, B at zero.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        rank_state: RankState,
+        dropout: float = 0.0,
+        frozen: bool = False,
+    ) -> None:
+        super().__init__()
+        self.rank_state = rank_state
+        self.frozen = frozen
+        self.dropout = nn.Dropout(dropout)
+        self.lora_A = nn.Parameter(torch.empty(rank_state.max_rank, in_features))
+        self.lora_B = nn.Parameter(torch.zeros(out_features, rank_state.max_rank))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (batch, ..., in) to the delta (batch, ..., out), at the rank in force."""
+        x = self.dropout(x.to(self.lora_A.dtype))
+        if isinstance(self.rank_state.rank, Tensor):
+            return self._per_sample(x, self.rank_state.rank)
+        lora_A, lora_B = self._truncated()
+        return F.linear(F.linear(x, lora_A) * self._weights_as(x), lora_B)
+
+    def _truncated(self) -> tuple[Tensor, Tensor]:
+        """A[:b] and B[:, :b]; with `frozen` all but the last component are detached."""
+        b = self.rank_state.rank
+        assert isinstance(b, int)
+        if not self.frozen:
+            return self.lora_A[:b], self.lora_B[:, :b]
+        fixed_A, fixed_B = self.lora_A.detach(), self.lora_B.detach()
+        return (
+            torch.cat([fixed_A[: b - 1], self.lora_A[b - 1 : b]]),
+            torch.cat([fixed_B[:, : b - 1], self.lora_B[:, b - 1 : b]], dim=1),
+        )
+
+    def _per_sample(self, x: Tensor, ranks: Tensor) -> Tensor:
+        if len(ranks) != len(x):
+            raise ValueError(f"{len(ranks)} ranks for a batch of {len(x)} examples")
+        over_batch = (len(x), *[1] * (x.dim() - 2), self.rank_state.max_rank)
+        weights = self._weights_as(x)
+        assert isinstance(weights, Tensor)
+        weights = weights.view(over_batch)
+        if not self.frozen:
+            return F.linear(F.linear(x, self.lora_A) * weights, self.lora_B)
+        # Two paths of equal value, one without gradient; each component of each example takes one.
+        learns = F.one_hot(ranks - 1, self.rank_state.max_rank).to(x).view(over_batch)
+        hidden = F.linear(x, self.lora_A) * (weights * learns)
+        fixed = F.linear(x, self.lora_A.detach()) * (weights * (1 - learns))
+        return F.linear(hidden, self.lora_B) + F.linear(fixed, self.lora_B.detach())
+
+    def delta(self) -> Tensor:
+        """The delta's matrix (out, in) at the int rank in force, without dropout."""
+        b = self.rank_state.rank
+        assert isinstance(b, int)
+        return (self.lora_B[:, :b] * self._weights_as(self.lora_B)) @ self.lora_A[:b]
+
+    def _weights_as(self, like: Tensor) -> float | Tensor:
+        weights = self.rank_state.weights
+        return weights.to(like) if isinstance(weights, Tensor) else weights
+
+
+class LoRALinear(nn.Module):
+    """A linear layer (`nn.Linear` or transformers' `Conv1D`) plus a low-rank path."""
+
+    def __init__(self, base: nn.Linear | Conv1D, low_rank: LowRank) -> None:
+        super().__init__()
+        self.base = base
+        self.low_rank = low_rank
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.base(x)
+        if self.low_rank.rank_state.rank is None:
+            return out
+        return out + self.low_rank(x).to(out.dtype)
+
+    def delta(self) -> Tensor:
+        """What the adapter adds to `base.weight`, in that weight's shape."""
+        delta = self.low_rank.delta()
+        return delta.T if isinstance(self.base, Conv1D) else delta
+
+
+class LoRAFused(nn.Module):
+    """GPT-2's fused `c_attn` (a Conv1D to q, k and v side by side) with a path for some parts.
+
+    `parts` maps names out of "q", "k", "v" to their own LowRank; the slices of the others are the
+    backbone's, untouched.
+    """
+
+    def __init__(self, base: Conv1D, parts: Mapping[str, LowRank]) -> None:
+        super().__init__()
+        self.base = base
+        self.parts = nn.ModuleDict(dict(parts))
+        self.rank_state = next(iter(parts.values())).rank_state
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.base(x)
+        if self.rank_state.rank is None:
+            return out
+        slices = out.chunk(len(FUSED_PARTS), dim=-1)
+        return torch.cat(
+            [
+                piece + self.parts[name](x).to(piece.dtype) if name in self.parts else piece
+                for name, piece in zip(FUSED_PARTS, slices, strict=True)
+            ],
+            dim=-1,
+        )
+
+    def delta(self) -> Tensor:
+        """What the adapter adds to `base.weight` (in, 3 x width), zero outside its parts."""
+        width = self.base.weight.shape[1] // len(FUSED_PARTS)
+        delta = torch.zeros_like(self.base.weight)
+        for name, part in self.parts.items():
+            assert isinstance(part, LowRank)
+            start = FUSED_PARTS.index(name) * width
+            delta[:, start : start + width] = part.delta().T
+        return delta

@@ -1,0 +1,157 @@
+"""The rank in force: who draws it, who holds it, and how a block of code changes it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dylora.errors import UserError
+
+Method = Literal["lora", "dylora"]
+Rank = int | Tensor | None  # one for all, a LongTensor (batch,), or None for the bare backbone
+
+
+def component_weights(method: Method, rank: int, max_rank: int, alpha: float) -> list[float]:
+    """Weights w_1..w_rank of the components of the delta `B diag(w) A x` at `rank`.
+
+    LoRA keeps the scaling it was trained with, alpha/max_rank, when it is truncated (arXiv
+    2106.09685, section 4.1). DyLoRA scales by the rank in use, alpha/b (arXiv 2210.07558, Eq. 7).
+    A new any-rank method is a new rule here, not a new layer.
+    """
+    scaling = alpha / (max_rank if method == "lora" else rank)
+    return [scaling] * rank
+
+
+@dataclass
+class RankState:
+    """The rank in force in one model, shared by all of its low-rank modules.
+
+    After `set`, `weights` is a float or a tensor (rank,) for an int rank, and a tensor (batch,
+    max_rank), zero beyond each example's rank, for a tensor.
+    """
+
+    method: Method
+    max_rank: int
+    alpha: float
+    rank: Rank = field(init=False, default=None)
+    weights: float | Tensor = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        if self.max_rank < 1:
+            raise UserError(f"max_rank is {self.max_rank}; it must be at least 1")
+        self.set(self.max_rank)
+
+    def set(self, rank: Rank) -> None:
+        """Put `rank` in force; raises UserError outside [1, max_rank]."""
+        if isinstance(rank, Tensor):
+            self._check(int(rank.min()), int(rank.max()))
+            self.weights = self._table(rank.device)[rank]
+        elif rank is not None:
+            self._check(rank, rank)
+            weights = component_weights(self.method, rank, self.max_rank, self.alpha)
+            # One number for all components saves a small tensor per layer and step.
+            self.weights = weights[0] if len(set(weights)) == 1 else torch.tensor(weights)
+        self.rank = rank
+
+    def _check(self, low: int, high: int) -> None:
+        if low < 1 or high > self.max_rank:
+            wrong = low if low < 1 else high
+            raise UserError(f"rank {wrong} is outside 1..{self.max_rank}, what the adapter has")
+
+    def _table(self, device: torch.device) -> Tensor:
+        """Weights of every rank, (max_rank + 1, max_rank) float64, zero-padded; row 0 unused."""
+        table = torch.zeros(self.max_rank + 1, self.max_rank, dtype=torch.float64)
+        for rank in range(1, self.max_rank + 1):
+            weights = component_weights(self.method, rank, self.max_rank, self.alpha)
+            table[rank, :rank] = torch.tensor(weights, dtype=torch.float64)
+        return table.to(device)
+
+
+def rank_state(model: nn.Module) -> RankState:
+    """The state shared by the adapters of `model`; raises UserError if it has none."""
+    for module in model.modules():
+        state = getattr(module, "rank_state", None)
+        if isinstance(state, RankState):
+            return state
+    raise UserError("this model has no adapter: call dylora.adapt(model, ...) first")
+
+
+def set_rank(model: nn.Module, rank: Rank) -> None:
+    """Use `rank` from now on; raises UserError outside [1, max_rank]."""
+    rank_state(model).set(rank)
+
+
+@contextmanager
+def at_rank(model: nn.Module, rank: Rank) -> Iterator[nn.Module]:
+    """Use `rank` inside the block and the former one after it, also when the block raises.
+
+    `rank` is an int for all examples, a LongTensor (batch,) with one for each, or None for the
+    bare backbone. Raises UserError outside [1, max_rank].
+    """
+    state = rank_state(model)
+    before = state.rank
+    state.set(rank)
+    try:
+        yield model
+    finally:
+        state.set(before)
+
+
+class RankSampler:
+    """Draws the rank of an optimizer step, b ~ p_B over [min_rank, max_rank] (paper, section 3).
+
+    The draw depends on the seed and the step alone: there is no state to save, every worker gets
+    the same rank, and a resumed run continues as if it had never stopped.
+
+    `distribution` is "uniform" or "geometric", p_B(b) proportional to (1 - p)^(b - min_rank) with
+    the paper's p = 0.15. Raises UserError on an empty range or an unknown distribution.
+    """
+
+    def __init__(
+        self,
+        max_rank: int,
+        min_rank: int = 1,
+        distribution: str = "uniform",
+        geometric_p: float = 0.15,
+        seed: int = 0,
+    ) -> None:
+        if not 1 <= min_rank <= max_rank:
+            raise UserError(f"min_rank {min_rank} must be at least 1 and at most {max_rank}")
+        self.ranks = np.arange(min_rank, max_rank + 1)
+        if distribution == "uniform":
+            mass: np.ndarray = np.ones(len(self.ranks))
+        elif distribution == "geometric" and 0 < geometric_p < 1:
+            mass = (1 - geometric_p) ** (self.ranks - min_rank)
+        else:
+            raise UserError(
+                f"rank_distribution is {distribution!r} with geometric_p {geometric_p}; "
+                "use uniform, or geometric with geometric_p between 0 and 1"
+            )
+        self.probabilities: np.ndarray = mass / mass.sum()
+        self.seed = seed
+
+    def __call__(self, step: int) -> int:
+        """The rank of optimizer step `step`."""
+        return int(self._quantile(self._generator(step).random(1))[0])
+
+    def per_sample(self, step: int, batch_size: int) -> Tensor:
+        """One rank for each of `batch_size` examples, LongTensor (batch_size,).
+
+        Stratified: one draw from each of `batch_size` equal slices of p_B, in random order, so
+        that a step covers the ranks as evenly as its size allows.
+        """
+        generator = self._generator(step)
+        points = (np.arange(batch_size) + generator.random(batch_size)) / batch_size
+        return torch.from_numpy(generator.permutation(self._quantile(points)))
+
+    def _generator(self, step: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=self.seed, counter=step))
+
+    def _quantile(self, points: np.ndarray) -> np.ndarray:
+        # The last edge may be a rounding error below 1.
+        index = np.searchsorted(np.cumsum(self.probabilities), points, side="right")
+        return self.ranks[np.minimum(index, len(self.ranks) - 1)]

@@ -1,0 +1,79 @@
+"""Tiny random models for tests: real transformers classes, a few thousand parameters."""
+
+import torch
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+from dylora.layers import LowRank
+
+VOCABULARY = 50
+
+
+def roberta(seed: int = 0, labels: int = 2) -> RobertaForSequenceClassification:
+    torch.manual_seed(seed)
+    config = RobertaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=40,
+        num_labels=labels,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return RobertaForSequenceClassification(config).eval()
+
+
+def gpt2(seed: int = 0) -> GPT2LMHeadModel:
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=VOCABULARY,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        n_positions=64,
+        bos_token_id=0,
+        eos_token_id=0,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+    )
+    return GPT2LMHeadModel(config).eval()
+
+
+def llama(seed: int = 0) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def inputs(rows: int = 4, length: int = 9, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(3, VOCABULARY, (rows, length), generator=generator)
+
+
+def randomize(model: torch.nn.Module, seed: int = 0) -> None:
+    """Give every B random values: a fresh adapter changes nothing, so would prove nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    for part in model.modules():
+        if isinstance(part, LowRank):
+            with torch.no_grad():
+                noise = torch.randn(part.lora_B.shape, generator=generator)
+                part.lora_B.copy_(noise.to(part.lora_B.dtype))
