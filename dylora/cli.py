@@ -1,0 +1,46 @@
+"""The command line's manners: options as key=value, mistakes explained in one message."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+
+from omegaconf.errors import OmegaConfBaseException
+
+from dylora.errors import UserError
+
+
+@contextmanager
+def plain_errors(*more: type[BaseException]) -> Iterator[None]:
+    """End the program with one message and status 2 on a mistake of the user's, no traceback."""
+    mistakes: tuple[type[BaseException], ...] = (UserError, OmegaConfBaseException, *more)
+    try:
+        yield
+    except mistakes as error:
+        print(f"error: {explain(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def explain(error: BaseException) -> str:
+    """What was wrong, and for a misspelt option the names that would be right."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OmegaConfBaseException) and is_dataclass(cause.object_type):
+            return _explain_option(cause)
+        cause = cause.__cause__
+    return str(error).partition("\nConfig search path")[0].rstrip()  # Hydra's, of no use here
+
+
+def _explain_option(error: OmegaConfBaseException) -> str:
+    schema = error.object_type
+    assert schema is not None
+    names = [f.name for f in fields(schema)]
+    if error.key in names:
+        return f"{error.full_key}: {error.msg or error}".partition("\n")[0]
+    group = (error.full_key or "").rpartition(".")[0]
+    near = get_close_matches(str(error.key), names, n=1, cutoff=0.5)
+    meant = f"; did you mean {f'{group}.' if group else ''}{near[0]}?" if near else ""
+    return (
+        f"there is no option {error.full_key}{meant}\n{group or 'the options'}: {', '.join(names)}"
+    )

@@ -1,0 +1,36 @@
+"""Run one experiment, or a sweep with -m: `python run.py task=mrpc method=dylora`.
+
+`python run.py --help` lists the choices of every group and all options.
+"""
+
+import os
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from dylora.cli import plain_errors
+from dylora.config import Config, validate
+
+ConfigStore.instance().store(name="schema", node=Config)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(composed: DictConfig) -> None:
+    with plain_errors():
+        config = OmegaConf.to_object(composed)
+        assert isinstance(config, Config)
+        validate(config)
+        from dylora.experiment import run  # imports torch, which a wrong option need not wait for
+
+        run(config)
+
+
+if __name__ == "__main__":
+    if "HYDRA_FULL_ERROR" in os.environ:
+        main()
+    # Without this Hydra catches its errors and prints them in its own words.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    with plain_errors(HydraException):
+        main()

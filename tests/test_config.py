@@ -1,0 +1,86 @@
+"""Mistakes in options are told at once: before any data, model or torch is loaded."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 3.0
+
+
+def run(*arguments: str) -> tuple[subprocess.CompletedProcess[str], float]:
+    started = time.perf_counter()
+    command = [sys.executable, "run.py", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return done, time.perf_counter() - started
+
+
+MISTAKES = {
+    "train.learning_rat=1": ["train.learning_rate?"],
+    "tsk=mrpc": ["did you mean task?"],
+    "task=mrcp": ["mrpc", "rte"],
+    "method=dyloraa": ["dylora", "head_only"],
+    "train.epochs=many": ["train.epochs", "Integer"],
+    "train.precision=fp8": ["train.precision", "bf16"],
+    "device=gpu": ["device", "cuda"],
+    "method.max_rank=0": ["method.max_rank=8"],
+    "method.min_rank=9": ["method.min_rank=1"],
+    "train.eval_ranks=[1,9]": ["train.eval_ranks", "1..8"],
+    "evaluate.ranks=[0]": ["evaluate.ranks", "1..8"],
+    "train.select=best": ["mean, max, last"],
+    "train.select=5": ["train.eval_ranks=[5]"],
+    "train.batch_size=0": ["train.batch_size=0", "at least 1"],
+    "method.dropout=1": ["method.dropout"],
+    "model=gpt2": ["model=roberta_base"],
+    "method=lora method.frozen=true": ["method=dylora"],
+    "model.target_modules=[]": ["model.target_modules=[query,value]"],
+    "task.select_metric=bleu": ["accuracy"],
+    "task.labels=[a]": ["task.labels"],
+    "train.epochs": ["train.epochs"],
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_at_once_and_with_its_remedy(mistake: str) -> None:
+    done, seconds = run("task=mrpc", *mistake.split())
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    for words in MISTAKES[mistake]:
+        assert words in done.stderr
+    assert seconds < SECONDS
+
+
+def test_help_lists_every_group_quickly() -> None:
+    done, seconds = run("--help")
+    assert done.returncode == 0, done.stderr
+    for group in ("method: ", "model: ", "recipe: ", "task: ", "train: ", "tracker: ", "paths: "):
+        assert group in done.stdout
+    for choice in ("dylora", "roberta_base", "mrpc", "toy_pair", "minilm", "smoke"):
+        assert choice in done.stdout
+    assert seconds < SECONDS
+
+
+def composed(*arguments: str) -> str:
+    done, _ = run(*arguments, "--cfg", "job")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_task_brings_its_model_and_the_pair_its_recipe() -> None:
+    text = composed("task=mrpc", "method=dylora")
+    assert "name: roberta_base" in text
+    assert "epochs: 30" in text and "learning_rate: 0.0004" in text
+
+
+def test_a_value_on_the_command_line_wins_over_task_recipe_and_method() -> None:
+    text = composed("task=mrpc", "method=full", "model=minilm", "train.learning_rate=0.5")
+    assert "name: minilm" in text and "name: roberta_base" not in text
+    assert "learning_rate: 0.5" in text
+
+
+def test_recipes_of_generation_reach_every_size() -> None:
+    text = composed("task=e2e", "model=gpt2_medium")
+    assert "warmup_steps: 500" in text and "alpha: 32" in text and "max_rank: 4" in text
