@@ -1,0 +1,105 @@
+"""What every task looks like once its files are read, and what all loaders share.
+
+A loader turns files (or a hub dataset) into splits with fixed column names; nothing after it knows
+where the data came from:
+
+- classification: `text_a`, optionally `text_b`, and `label`, an int class id
+- regression: the same with a float `label`
+- generation, split `train`: `source` and `target`, one row per reference
+- generation, other splits: `source` and `references` (list[str]), one row per distinct input, in
+  the order of their first appearance
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from datasets import Dataset
+
+from dylora.config import TaskConfig
+from dylora.errors import UserError
+
+Splits = dict[str, Dataset]  # "train", "validation", "test", or names such as "validation_matched"
+Loader = Callable[[TaskConfig, Path], Splits]  # (task, data folder) -> splits
+
+
+def limit_rows(splits: Splits, task: TaskConfig) -> Splits:
+    """The splits cut to their first `max_train_rows` (train) or `max_eval_rows` (others) rows."""
+    limited = {}
+    for name, split in splits.items():
+        limit = task.max_train_rows if name == "train" else task.max_eval_rows
+        limited[name] = split if limit is None else split.select(range(min(limit, len(split))))
+    return limited
+
+
+def split_files(task: TaskConfig) -> dict[str, str]:
+    """The splits to load and their file names: `task.files` without those set to null.
+
+    Raises UserError when nothing is left or when a split that is to be scored is left out.
+    """
+    files = {split: file for split, file in task.files.items() if file is not None}
+    if not files:
+        raise UserError(f"task {task.name}: no files; name them, e.g. task.files.train=train.tsv")
+    unread = [split for split in task.eval_splits if split not in files]
+    if unread:
+        rest = ",".join(split for split in task.eval_splits if split in files) or "SPLIT"
+        raise UserError(
+            f"task {task.name}: task.eval_splits names {', '.join(unread)}, for which task.files"
+            f" has no file: set task.files.{unread[0]}=FILE or task.eval_splits=[{rest}]"
+        )
+    return files
+
+
+def local_files(task: TaskConfig, folder: Path) -> dict[str, Path]:
+    """The path of every split's file in `folder`.
+
+    Raises UserError naming the first file that is missing and the option that renames it.
+    """
+    paths = {split: folder / file for split, file in split_files(task).items()}
+    for split, path in paths.items():
+        if not path.is_file():
+            present = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
+            without = "" if split == "train" else f", or leave it out: task.files.{split}=null"
+            raise UserError(
+                f"{path}: no such file; the folder has: {present}. Name the file of this split:"
+                f" task.files.{split}=FILE{without}"
+            )
+    return paths
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, without a byte order mark, every line end turned into `\\n`.
+
+    Raises UserError naming the line when the bytes are not UTF-8, and the file when it is blank.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path) from error
+    if not text.strip():
+        raise UserError(f"{path}: the file is empty")
+    return text
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Every line of a UTF-8 file with its number, from 1; for files too large for `read_text`.
+
+    A line ends where the hub's GLUE was split: at `\\n`, `\\r` or both, and at nothing else that
+    str.splitlines would take for an end. Raises UserError naming a line that is not UTF-8.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                yield number, line.removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path) from error
+
+
+def _not_utf8(path: Path) -> UserError:
+    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    before = re.split("[\udc80-\udcff]", text, maxsplit=1)[0]  # bytes that could not be decoded
+    return UserError(
+        f"{path}, line {before.count(chr(10)) + 1}: not UTF-8 (byte"
+        f" 0x{ord(text[len(before)]) - 0xDC00:02x}); convert the file, e.g."
+        f" iconv -f LATIN1 -t UTF-8 {path.name}"
+    )
