@@ -80,6 +80,10 @@ def rank_state(model: nn.Module) -> RankState:
     raise UserError("this model has no adapter: call dylora.adapt(model, ...) first")
 
 
+def has_adapter(model: nn.Module) -> bool:
+    return any(isinstance(getattr(m, "rank_state", None), RankState) for m in model.modules())
+
+
 def set_rank(model: nn.Module, rank: Rank) -> None:
     """Use `rank` from now on; raises UserError outside [1, max_rank]."""
     rank_state(model).set(rank)
@@ -90,8 +94,11 @@ def at_rank(model: nn.Module, rank: Rank) -> Iterator[nn.Module]:
     """Use `rank` inside the block and the former one after it, also when the block raises.
 
     `rank` is an int for all examples, a LongTensor (batch,) with one for each, or None for the
-    bare backbone. Raises UserError outside [1, max_rank].
+    bare backbone, which a model without adapters is already. Raises UserError outside 1..max_rank.
     """
+    if rank is None and not has_adapter(model):
+        yield model
+        return
     state = rank_state(model)
     before = state.rank
     state.set(rank)

@@ -1,13 +1,18 @@
 """Tiny random models for tests: real transformers classes, a few thousand parameters."""
 
+from pathlib import Path
+
 import torch
+from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     RobertaConfig,
+    RobertaForMaskedLM,
     RobertaForSequenceClassification,
+    RobertaTokenizer,
 )
 
 from dylora.layers import LowRank
@@ -77,3 +82,31 @@ def randomize(model: torch.nn.Module, seed: int = 0) -> None:
             with torch.no_grad():
                 noise = torch.randn(part.lora_B.shape, generator=generator)
                 part.lora_B.copy_(noise.to(part.lora_B.dtype))
+
+
+def save_roberta(folder: Path, sentences: list[str]) -> Path:
+    """A tiny random masked language model with its tokenizer, as a checkpoint folder."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    vocabulary = ByteLevelBPETokenizer()
+    vocabulary.train_from_iterator(
+        sentences, vocab_size=300, special_tokens=special, show_progress=False
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary.save_model(str(folder))
+    tokenizer = RobertaTokenizer.from_pretrained(folder, model_max_length=62)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = RobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        type_vocab_size=1,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+    )
+    RobertaForMaskedLM(config).save_pretrained(folder)
+    return folder

@@ -1,0 +1,75 @@
+"""Unfinished training on disk: saved whole or not at all, resumed to the bit."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from dylora.adapter import adapter_state, load_adapter_state
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training stopped at a step boundary because the process was asked to; it can be resumed."""
+
+
+def save_checkpoint(
+    folder: Path, model: nn.Module, optimizer: Any, scheduler: Any, progress: dict[str, Any]
+) -> None:
+    """Write all that the next step depends on: trained tensors, optimizer, schedule, generators."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    state = {
+        "trained": adapter_state(model),
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+        "generators": {"cpu": torch.get_rng_state(), "cuda": cuda},
+        "progress": progress,
+    }
+    unfinished = folder / "state.pt.tmp"
+    torch.save(state, unfinished)
+    unfinished.replace(folder / "state.pt")
+
+
+def load_checkpoint(
+    folder: Path, model: nn.Module, optimizer: Any, scheduler: Any
+) -> dict[str, Any] | None:
+    """Put a saved state back in place and return its progress; None if there is none."""
+    path = folder / "state.pt"
+    if not path.exists():
+        return None
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    load_adapter_state(model, state["trained"], str(path))
+    optimizer.load_state_dict(state["optimizer"])
+    scheduler.load_state_dict(state["scheduler"])
+    torch.set_rng_state(state["generators"]["cpu"])
+    if state["generators"]["cuda"]:
+        torch.cuda.set_rng_state_all(state["generators"]["cuda"])
+    return state["progress"]
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Within the block SIGINT and SIGTERM are noted in the list instead of ending the process.
+
+    Training looks at it between steps, so that a checkpoint never holds half a step. A second
+    Ctrl-C ends the process at once.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    former = {number: signal.signal(number, note) for number in signals}
+    try:
+        yield received
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
