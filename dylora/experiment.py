@@ -1,0 +1,227 @@
+"""One run from configuration to record; the only module that sees the whole configuration."""
+
+import resource
+import shlex
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import set_seed
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from dylora import classification
+from dylora.adapter import adapt, adapter_state, freeze_all_but, load_adapter_state, read_adapter
+from dylora.config import Adaptation, Config, Device, Precision
+from dylora.errors import UserError
+from dylora.models import load_backbone
+from dylora.records import (
+    SCHEMA,
+    Record,
+    find_adapter,
+    provenance,
+    read_record,
+    run_folder,
+    score_table,
+    signature,
+    without_neutral,
+    write_record,
+)
+from dylora.tasks import load
+from dylora.train import train
+
+PROJECT = Path(__file__).parents[1]
+
+
+def run(config: Config) -> Record:
+    """Train and score what `config` says, or return the record if that is done already.
+
+    The record, the predictions and the adapter land in one folder (see dylora.records). An
+    interrupted run goes on where it stopped. Raises UserError before anything is written if data,
+    model or options do not fit; a later failure is kept in the record and raised.
+    """
+    folder = run_folder(config)
+    record = read_record(folder)
+    if record is not None and record["status"] == "done" and not config.force:
+        print(f"done already: {folder / 'record.json'} (force=true runs it again)")
+        print(score_table(record))
+        return record
+    record = _run(config, folder)
+    print(score_table(record))
+    print(f"record: {folder / 'record.json'}")
+    return record
+
+
+def _run(config: Config, folder: Path) -> Record:
+    quiet_libraries()
+    clock = Clock()
+    accelerator = _accelerator(config)
+    half = classification
+    with clock("prepare"):
+        splits = load(config.task, config.paths)
+        set_seed(config.seed)
+        backbone, tokenizer = load_backbone(config.model, config.task, config.paths)
+        model = _trainable(backbone, config)
+        if config.init_adapter is not None:
+            _warm_start(model, config, find_adapter(config))
+        objective = half.objective(config, splits, tokenizer, accelerator.device)
+    if config.force and folder.exists():
+        shutil.rmtree(folder)
+    record = _new_record(config, model, accelerator)
+    with _status_kept(folder, record):
+        set_seed(config.seed)  # the first step's dropout does not depend on what came before it
+        settings = (config.train, config.method, config.seed, folder, accelerator)
+        progress = train(model, objective, *settings)
+        with clock("evaluate"):
+            where = (ranks_of(config), accelerator.device, folder / "outputs")
+            scores, signatures = half.evaluate(config, splits, tokenizer, model, *where)
+        record["scores"] = {str(rank or 0): values for rank, values in scores.items()}
+        record["metrics"] = signatures
+        record["best_epoch"] = progress.best_epoch
+        record["history"] = {"steps": progress.steps, "epochs": progress.epochs}
+        record["times"] = {**clock.seconds, "train": round(progress.seconds, 3)}
+        record["peak_memory_bytes"] = _peak_memory(accelerator.device)
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    return record
+
+
+class Clock:
+    """Seconds spent in named stages."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[stage] = round(time.perf_counter() - started, 3)
+
+
+def quiet_libraries() -> None:
+    """No warnings of a new head, which is meant, and no bars of loading next to our own."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _accelerator(config: Config) -> Accelerator:
+    precision, device = config.train.precision, config.device
+    if device == Device.cuda and not torch.cuda.is_available():
+        raise UserError("device=cuda: torch sees no CUDA device; use device=auto or device=cpu")
+    on_cpu = device == Device.cpu or not torch.accelerator.is_available()
+    if precision == Precision.fp16 and on_cpu:
+        raise UserError("train.precision=fp16 needs a GPU; on a CPU use bf16 or fp32")
+    # A sweep runs several configurations in one process; accelerate keeps the first one's state.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    mixed = "no" if precision == Precision.fp32 else precision.value
+    return Accelerator(mixed_precision=mixed, cpu=device == Device.cpu)
+
+
+def _trainable(backbone: PreTrainedModel, config: Config) -> PreTrainedModel:
+    """The backbone with what the method trains, and only that, requiring gradients."""
+    method, model = config.method, config.model
+    if method.name == Adaptation.full:
+        return backbone
+    if method.name == Adaptation.head_only:
+        freeze_all_but(backbone, model.head)
+        return backbone
+    return adapt(
+        backbone,
+        target_modules=model.target_modules,
+        max_rank=method.max_rank,
+        alpha=method.alpha,
+        method="lora" if method.name == Adaptation.lora else "dylora",
+        dropout=method.dropout,
+        frozen=method.frozen,
+        head=model.head,
+    )
+
+
+def _warm_start(model: nn.Module, config: Config, path: Path) -> None:
+    """Start from another run's trained tensors; the head stays new, as in the papers."""
+    tensors, _ = read_adapter(path)
+
+    def of_head(name: str) -> bool:
+        return not set(config.model.head).isdisjoint(name.split("."))
+
+    body = {name: tensor for name, tensor in tensors.items() if not of_head(name)}
+    head = {name: tensor for name, tensor in adapter_state(model).items() if of_head(name)}
+    load_adapter_state(model, body | head, str(path))
+
+
+def ranks_of(config: Config) -> list[int | None]:
+    """The ranks to score at the end; [None] for a method without adapters."""
+    method = config.method
+    if method.name not in (Adaptation.lora, Adaptation.dylora):
+        return [None]
+    return list(config.evaluate.ranks or range(1, method.max_rank + 1))
+
+
+def _new_record(config: Config, model: nn.Module, accelerator: Accelerator) -> Record:
+    device = accelerator.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {
+        "schema": SCHEMA,
+        "status": "running",
+        "signature": signature(config),
+        "task": config.task.name,
+        "model": config.model.name,
+        "method": config.method.name.value,
+        "seed": config.seed,
+        "scores": {},
+        "command": shlex.join(["python", *sys.argv]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": without_neutral(config),
+        "device": {"name": name, "threads": torch.get_num_threads()},
+        "parameters": {
+            "total": sum(p.numel() for p in model.parameters()),
+            "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "low_rank": sum(t.numel() for n, t in adapter_state(model).items() if ".lora_" in n),
+        },
+        **provenance(PROJECT),
+    }
+
+
+@contextmanager
+def _status_kept(folder: Path, record: Record) -> Iterator[None]:
+    """Keep the record on disk in step with what happens: running, then done or why not."""
+    _reset_peak_memory()
+    write_record(folder, record)
+    try:
+        yield
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        record["status"] = "interrupted" if stopped else "failed"
+        record["error"] = str(error) if isinstance(error, UserError) else traceback.format_exc()
+        write_record(folder, record)
+        raise
+    record["status"] = "done"
+    write_record(folder, record)
+
+
+def _reset_peak_memory() -> None:
+    """Let the peak be this run's, not that of an earlier one in the same process (Linux, CUDA)."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory(device: torch.device) -> dict[str, int | None]:
+    """Peak of the process's resident memory and, on a GPU, of torch's allocations, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    status = Path("/proc/self/status")
+    if status.exists():
+        host = 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
+    on_gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    return {"host": host, "device": on_gpu}

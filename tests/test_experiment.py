@@ -1,0 +1,256 @@
+"""A whole run, from options to record, on a user's own table and a tiny random model."""
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+from tiny import save_roberta
+
+import dylora
+from dylora import experiment
+from dylora.config import Config, validate
+from dylora.errors import UserError
+from dylora.models import load_backbone
+
+ROOT = Path(__file__).parents[1]
+WORDS = ["cat", "dog", "sun", "moon", "red", "blue"]
+
+
+def write_table(path: Path, rows: int, seed: int) -> None:
+    """Sentences of the first three words are "good", of the others "bad"."""
+    draw = random.Random(seed)
+    lines = ["text,label"]
+    for _ in range(rows):
+        good = draw.random() < 0.5
+        words = draw.choices(WORDS[:3] if good else WORDS[3:], k=draw.randint(2, 6))
+        lines.append(f"{' '.join(words)},{'good' if good else 'bad'}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "data").mkdir()
+    write_table(folder / "data" / "train.csv", 60, seed=1)
+    write_table(folder / "data" / "validation.csv", 30, seed=2)
+    save_roberta(folder / "model", [" ".join(WORDS)] * 3)
+    return folder
+
+
+def options(home: Path, results: Path) -> list[str]:
+    return [
+        "task=custom",
+        "task.name=words",
+        f"task.folder={home / 'data'}",
+        "task.labels=[bad,good]",
+        "model.name=tiny",
+        f"model.name_or_path={home / 'model'}",
+        "method.max_rank=3",
+        "train.epochs=2",
+        "train.batch_size=10",
+        f"paths.results={results}",
+        "device=cpu",
+    ]
+
+
+def config(home: Path, results: Path, *more: str) -> Config:
+    ConfigStore.instance().store(name="schema", node=Config)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        made = OmegaConf.to_object(compose("config", [*options(home, results), *more]))
+    assert isinstance(made, Config)
+    validate(made)
+    return made
+
+
+def record_of(results: Path) -> dict[str, Any]:
+    (path,) = results.glob("records/*/record.json")
+    return json.loads(path.read_text())
+
+
+def test_a_run_leaves_a_record_with_all_that_tables_need(home: Path, tmp_path: Path) -> None:
+    record = experiment.run(config(home, tmp_path))
+    assert record_of(tmp_path) == json.loads(json.dumps(record))
+    top = {k: record[k] for k in ("status", "task", "model", "method", "seed", "schema")}
+    assert top == {
+        "status": "done",
+        "task": "words",
+        "model": "tiny",
+        "method": "dylora",
+        "seed": 1,
+        "schema": 1,
+    }
+    assert list(record["scores"]) == ["1", "2", "3"]
+    assert all(0 <= s["accuracy"] <= 1 for s in record["scores"].values())
+    assert [p["step"] for p in record["history"]["steps"]] == list(range(12))
+    assert {p["rank"] for p in record["history"]["steps"]} <= {1, 2, 3}
+    assert len(record["history"]["epochs"]) == 2
+    assert set(record["times"]) == {"prepare", "train", "evaluate"}
+    assert record["peak_memory_bytes"]["host"] > 10**8
+    rows = 2 * 2 * (16 + 16) * 3  # layers x targets x (in + out) x max_rank
+    assert record["parameters"]["low_rank"] == rows
+    assert record["packages"]["torch"] and record["config"]["method"]["max_rank"] == 3
+
+
+def test_predictions_of_every_rank_are_kept_and_give_the_scores(home: Path, tmp_path: Path) -> None:
+    record = experiment.run(config(home, tmp_path))
+    outputs = next(tmp_path.glob("records/*/outputs"))
+    labels = (outputs / "validation.labels.txt").read_text().split()
+    assert len(labels) == 30 and set(labels) == {"good", "bad"}
+    for rank in ("1", "2", "3"):
+        predicted = (outputs / f"validation.rank{rank}.txt").read_text().split()
+        right = sum(p == t for p, t in zip(predicted, labels, strict=True)) / 30
+        assert record["scores"][rank]["accuracy"] == pytest.approx(right)
+
+
+def test_the_kept_adapter_gives_the_recorded_predictions(home: Path, tmp_path: Path) -> None:
+    made = config(home, tmp_path, "train.learning_rate=0.02", "train.epochs=8")
+    experiment.run(made)
+    folder = next(tmp_path.glob("records/*"))
+    torch.manual_seed(123)
+    model, tokenizer = load_backbone(made.model, made.task, made.paths)
+    dylora.load_adapter(model, folder / "adapter.safetensors", rank=2)
+    lines = (home / "data" / "validation.csv").read_text().splitlines()[1:]
+    texts = [line.split(",")[0] for line in lines]
+    with torch.inference_mode():
+        batch = tokenizer(texts, padding=True, return_tensors="pt")
+        predicted = model.eval()(**batch).logits.argmax(-1).tolist()
+    kept = (folder / "outputs" / "validation.rank2.txt").read_text().split()
+    assert [["bad", "good"][p] for p in predicted] == kept
+    assert set(kept) == {"good", "bad"}
+
+
+def test_the_same_command_again_says_that_it_is_done(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = config(home, tmp_path)
+    first = experiment.run(made)
+    capsys.readouterr()
+    assert experiment.run(made) == json.loads(json.dumps(first))
+    printed = capsys.readouterr().out
+    assert "done already" in printed and "record.json" in printed and "force=true" in printed
+
+
+def test_force_runs_again_with_the_same_result(home: Path, tmp_path: Path) -> None:
+    first = experiment.run(config(home, tmp_path))
+    again = experiment.run(config(home, tmp_path, "force=true"))
+    assert again["started"] >= first["started"] and again["times"] != first["times"]
+    assert again["scores"] == first["scores"]
+    assert again["history"]["steps"] == first["history"]["steps"]
+
+
+def test_another_seed_is_another_run(home: Path, tmp_path: Path) -> None:
+    first = experiment.run(config(home, tmp_path))
+    second = experiment.run(config(home, tmp_path, "seed=2"))
+    assert first["history"]["steps"] != second["history"]["steps"]
+    assert len(list(tmp_path.glob("records/*/record.json"))) == 2
+
+
+@pytest.mark.parametrize("method", ["full", "head_only"])
+def test_methods_without_ranks_have_one_score(home: Path, tmp_path: Path, method: str) -> None:
+    record = experiment.run(config(home, tmp_path, f"method={method}"))
+    assert list(record["scores"]) == ["0"]
+    trained, total = record["parameters"]["trained"], record["parameters"]["total"]
+    assert trained == total if method == "full" else trained < total / 2
+    assert record["parameters"]["low_rank"] == 0
+
+
+def test_an_interrupted_run_is_resumed_to_the_same_scores(home: Path, tmp_path: Path) -> None:
+    expected = experiment.run(config(home, tmp_path / "whole"))
+    made = config(home, tmp_path / "parts")
+    real_loss, calls = experiment.classification.loss, []
+
+    def stop_in_the_second_epoch(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 9:
+            import signal
+
+            signal.raise_signal(signal.SIGINT)
+        return real_loss(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(experiment.classification, "loss", stop_in_the_second_epoch)
+        experiment.run(made)
+    assert record_of(tmp_path / "parts")["status"] == "interrupted"
+    record = experiment.run(made)
+    assert record["status"] == "done" and record["scores"] == expected["scores"]
+    assert record["history"]["steps"] == expected["history"]["steps"]
+    assert not list(tmp_path.glob("parts/records/*/checkpoint"))
+
+
+def test_a_failure_is_kept_in_the_record(home: Path, tmp_path: Path) -> None:
+    made = config(home, tmp_path, "train.learning_rate=1e30", "train.max_grad_norm=0")
+    with pytest.raises(UserError, match="loss is"):
+        experiment.run(made)
+    record = record_of(tmp_path)
+    assert record["status"] == "failed" and "train.learning_rate" in record["error"]
+
+
+def test_a_start_from_another_run_takes_its_adapter_and_not_its_head(
+    home: Path, tmp_path: Path
+) -> None:
+    experiment.run(config(home, tmp_path, "train.learning_rate=0.02"))
+    start = next(tmp_path.glob("records/*/adapter.safetensors"))
+    made = config(home, tmp_path, f"init_adapter={start}", "seed=5")
+    torch.manual_seed(5)
+    backbone, _ = load_backbone(made.model, made.task, made.paths)
+    model = experiment._trainable(backbone, made)
+    head = model.classifier.dense.weight.clone()
+    experiment._warm_start(model, made, start)
+    trained = dylora.load_adapter(load_backbone(made.model, made.task, made.paths)[0], start)
+    for name, tensor in dylora.adapter_state(model).items():
+        if ".lora_" in name:
+            assert torch.equal(tensor, dylora.adapter_state(trained)[name])
+    assert torch.equal(model.classifier.dense.weight, head)
+    assert not torch.equal(trained.classifier.dense.weight, head)
+
+
+def test_a_missing_start_names_the_run_to_make(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"(?s)init_adapter=mnli.*python run\.py task=mnli"):
+        experiment.run(config(home, tmp_path, "init_adapter=mnli"))
+    assert not list(tmp_path.iterdir())
+
+
+BAD_DATA = {
+    "missing column": (b"words,label\ncat,good\n", "text"),
+    "empty file": (b"", "empty"),
+    "unknown label": (b"text,label\ncat,good\ndog,ugly\n", "ugly"),
+    "non-UTF-8": (b"text,label\ncat,good\n\xff,bad\n", "UTF-8"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_DATA)
+def test_bad_data_is_one_clear_error_and_leaves_nothing(
+    home: Path, tmp_path: Path, fault: str
+) -> None:
+    content, word = BAD_DATA[fault]
+    data = tmp_path / "data"
+    data.mkdir()
+    write_table(data / "validation.csv", 4, seed=0)
+    (data / "train.csv").write_bytes(content)
+    with pytest.raises(UserError, match=word) as caught:
+        experiment.run(config(home, tmp_path / "results", f"task.folder={data}"))
+    assert "train.csv" in str(caught.value)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_model_that_is_nowhere_says_which_option_to_set(home: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "no_model"
+    with pytest.raises(UserError, match=r"model\.name_or_path="):
+        experiment.run(config(home, tmp_path, f"model.name_or_path={missing}"))
+
+
+@pytest.mark.slow
+def test_the_command_line_runs_sweeps(home: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "run.py", "-m", *options(home, tmp_path), "method=lora,dylora"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("records/*/record.json"))) == 2
+    assert done.stdout.count("record: ") == 2

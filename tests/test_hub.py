@@ -1,0 +1,229 @@
+"""The hub path, over HTTP against a local stand-in: models, datasets, and a run that needs both.
+
+Every program runs in its own process, as the libraries read HF_ENDPOINT and HF_HOME at import.
+"""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hub import Hub, folder_files, serve
+from huggingface_hub import HfApi
+from huggingface_hub.hf_api import RepoFile
+from tokenizers import ByteLevelBPETokenizer
+from transformers import RobertaConfig, RobertaForMaskedLM, RobertaTokenizer
+
+ROOT = Path(__file__).parents[1]
+NOBODY = "http://127.0.0.1:9"  # the discard port: connections are refused at once
+CARD = """---
+configs:
+- config_name: mrpc
+  data_files:
+  - {split: train, path: mrpc/train-*}
+  - {split: validation, path: mrpc/validation-*}
+dataset_info:
+- config_name: mrpc
+  features:
+  - {name: sentence1, dtype: string}
+  - {name: sentence2, dtype: string}
+  - name: label
+    dtype:
+      class_label:
+        names: {'0': not_equivalent, '1': equivalent}
+  - {name: idx, dtype: int32}
+---
+"""
+LOAD_MRPC = """
+from pathlib import Path
+from task_yaml import task_config
+from dylora.errors import UserError
+from dylora.tasks.glue import load_glue
+try:
+    splits = load_glue(task_config("mrpc"), Path("no_such_folder"))
+    print({name: split[:] for name, split in splits.items()})
+except UserError as error:
+    print("UserError:", error)
+"""
+
+
+def parquet(rows: int) -> bytes:
+    """A split of MRPC's columns with made-up sentence pairs."""
+    columns = {
+        "sentence1": [f"the cat number {row} sat on the mat" for row in range(rows)],
+        "sentence2": [f"a dog sat on mat {row % 2}" for row in range(rows)],
+        "label": pa.array([row % 2 for row in range(rows)], pa.int64()),
+        "idx": pa.array(range(rows), pa.int32()),
+    }
+    file = io.BytesIO()
+    pq.write_table(pa.table(columns), file)
+    return file.getvalue()
+
+
+def tiny_roberta(folder: Path) -> None:
+    """A random masked language model with RoBERTa's files, as the real checkpoint is one."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    vocabulary = ByteLevelBPETokenizer()
+    sentences = ["the cat sat on the mat"] * 3
+    vocabulary.train_from_iterator(
+        sentences, vocab_size=300, special_tokens=special, show_progress=False
+    )
+    vocabulary.save_model(str(folder))
+    tokenizer = RobertaTokenizer.from_pretrained(folder, model_max_length=512)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = RobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+    )
+    RobertaForMaskedLM(config).save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
+    folder = tmp_path_factory.mktemp("roberta")
+    tiny_roberta(folder)
+    return {
+        "models/FacebookAI/roberta-base": folder_files(folder),
+        "datasets/nyu-mll/glue": {
+            "README.md": CARD.encode(),
+            "mrpc/train-00000-of-00001.parquet": parquet(24),
+            "mrpc/validation-00000-of-00001.parquet": parquet(6),
+        },
+    }
+
+
+@pytest.fixture
+def hub(repositories: dict[str, dict[str, bytes]]) -> Iterator[Hub]:
+    with serve(repositories) as running:
+        yield running
+
+
+def run(
+    command: list[str], home: Path, endpoint: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs Python in the project's folder with its own Hugging Face home and hub."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    env |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"} | variables
+    env["PYTHONPATH"] = str(ROOT / "tests")
+    return subprocess.run(
+        [sys.executable, *command], env=env, cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+
+
+def test_stand_in_lists_files_as_the_hub_does(hub: Hub) -> None:
+    api = HfApi(hub.url)
+    assert api.dataset_info("nyu-mll/glue").sha == api.model_info("FacebookAI/roberta-base").sha
+    tree = [entry.path for entry in api.list_repo_tree("nyu-mll/glue", repo_type="dataset")]
+    assert tree == ["README.md", "mrpc"]
+    asked = ["mrpc/train-00000-of-00001.parquet", "absent"]
+    (file,) = api.get_paths_info("nyu-mll/glue", asked, repo_type="dataset")
+    assert isinstance(file, RepoFile)
+    assert file.size == len(parquet(24))
+    assert not api.repo_exists("nyu-mll/other", repo_type="dataset")
+    assert not api.file_exists("nyu-mll/glue", "absent", repo_type="dataset")
+    assert api.file_exists("FacebookAI/roberta-base", "config.json")
+
+
+@pytest.mark.slow
+def test_transformers_loads_from_the_stand_in(hub: Hub, tmp_path: Path) -> None:
+    code = (
+        "from transformers import AutoModelForSequenceClassification as Model, AutoTokenizer\n"
+        "tokenizer = AutoTokenizer.from_pretrained('FacebookAI/roberta-base')\n"
+        "model = Model.from_pretrained('FacebookAI/roberta-base')\n"
+        "print(model(**tokenizer('the cat', 'a mat', return_tensors='pt')).logits.shape)"
+    )
+    loaded = run(["-c", code], tmp_path, hub.url)
+    assert loaded.returncode == 0, loaded.stderr
+    assert loaded.stdout == "torch.Size([1, 2])\n"
+    assert any(asked.endswith("/model.safetensors") for asked in hub.requests)
+
+
+@pytest.mark.slow
+def test_datasets_loads_from_the_stand_in(hub: Hub, tmp_path: Path) -> None:
+    code = (
+        "from datasets import load_dataset\n"
+        "data = load_dataset('nyu-mll/glue', 'mrpc')\n"
+        "print(data.num_rows, data['train'].features['label'].names)"
+    )
+    loaded = run(["-c", code], tmp_path, hub.url)
+    assert loaded.returncode == 0, loaded.stderr
+    assert loaded.stdout == "{'train': 24, 'validation': 6} ['not_equivalent', 'equivalent']\n"
+
+
+@pytest.mark.slow
+def test_load_glue_from_the_hub_and_then_from_its_cache(hub: Hub, tmp_path: Path) -> None:
+    """What was loaded once is found again without network, with HF_HUB_OFFLINE set or not."""
+    online = run(["-c", LOAD_MRPC], tmp_path, hub.url)
+    assert online.returncode == 0, online.stderr
+    assert "'text_b': ['a dog sat on mat 0', 'a dog sat on mat 1'" in online.stdout
+    assert online.stdout.count("'label': [0, 1, 0, 1, 0, 1") == 2
+    for variables in ({}, {"HF_HUB_OFFLINE": "1"}):
+        cached = run(["-c", LOAD_MRPC], tmp_path, NOBODY, **variables)
+        assert cached.stdout == online.stdout, cached.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variables", [{}, {"HF_HUB_OFFLINE": "1"}], ids=["refused", "offline"])
+def test_no_network_and_no_folder(tmp_path: Path, variables: dict[str, str]) -> None:
+    """One message at once: the libraries' own retries take 25 seconds."""
+    begin = time.monotonic()
+    loaded = run(["-c", LOAD_MRPC], tmp_path, NOBODY, **variables)
+    assert time.monotonic() - begin < 15
+    assert loaded.stdout.startswith("UserError: task mrpc: the hub's dataset 'nyu-mll/glue'")
+    assert "no connection" in loaded.stdout
+    assert f"no folder {ROOT}/no_such_folder/glue/MRPC" in loaded.stdout
+    assert "set paths.data=FOLDER" in loaded.stdout
+    assert "`python run.py` without arguments (the toy task) needs neither" in loaded.stdout
+    assert "Retry" not in loaded.stderr
+
+
+@pytest.mark.slow
+def test_dataset_that_is_not_on_the_hub(hub: Hub, tmp_path: Path) -> None:
+    hub.repositories = {}
+    loaded = run(["-c", LOAD_MRPC], tmp_path, hub.url)
+    assert "could not be loaded (no such dataset" in loaded.stdout, loaded.stderr
+
+
+@pytest.mark.slow
+def test_run_takes_model_and_data_from_the_hub(hub: Hub, tmp_path: Path) -> None:
+    """`python run.py task=mrpc method=dylora` picks RoBERTa by itself and scores every rank."""
+    options = ["task=mrpc", "method=dylora", "train.max_steps=4"]
+    folders = [f"paths.{name}={tmp_path / name}" for name in ("data", "models", "results")]
+    finished = run(["run.py", *options, *folders], tmp_path / "home", hub.url)
+    assert finished.returncode == 0, finished.stderr
+    (file,) = (tmp_path / "results").glob("records/*/record.json")
+    record = json.loads(file.read_text())
+    assert record["status"] == "done"
+    assert (record["task"], record["model"], record["method"]) == ("mrpc", "roberta_base", "dylora")
+    assert list(record["scores"]) == [str(rank) for rank in range(1, 9)]
+    assert any("glue/resolve" in asked for asked in hub.requests)
+    assert any("roberta-base/resolve" in asked for asked in hub.requests)
+
+
+@pytest.mark.slow
+def test_run_without_network_ends_with_one_message(tmp_path: Path) -> None:
+    folders = [f"paths.{name}={tmp_path / name}" for name in ("data", "models", "results")]
+    begin = time.monotonic()
+    finished = run(["run.py", "task=mrpc", *folders], tmp_path / "home", NOBODY)
+    assert finished.returncode != 0
+    assert time.monotonic() - begin < 30
+    assert "Traceback" not in finished.stderr
+    assert "paths.data=" in finished.stderr
+    assert not (tmp_path / "results" / "records").exists()
