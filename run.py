@@ -4,10 +4,13 @@
 """
 
 import os
+from contextlib import nullcontext
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dylora.cli import plain_errors
@@ -18,7 +21,8 @@ ConfigStore.instance().store(name="schema", node=Config)
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(composed: DictConfig) -> None:
-    with plain_errors():
+    sweeping = HydraConfig.get().mode == RunMode.MULTIRUN  # the sweeper reports the mistakes then
+    with nullcontext() if sweeping else plain_errors():
         config = OmegaConf.to_object(composed)
         assert isinstance(config, Config)
         validate(config)

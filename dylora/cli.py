@@ -5,10 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from typing import TypeVar
 
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dylora.errors import UserError
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -44,3 +48,21 @@ def _explain_option(error: OmegaConfBaseException) -> str:
     return (
         f"there is no option {error.full_key}{meant}\n{group or 'the options'}: {', '.join(names)}"
     )
+
+
+def options(schema: type[T], usage: str | None) -> T:
+    """The command line's `key=value` arguments as a `schema` dataclass; `--help` prints them.
+
+    Raises UserError or omegaconf's errors, which `plain_errors` explains.
+    """
+    arguments = sys.argv[1:]
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        print(f"{usage}\noptions:\n{OmegaConf.to_yaml(OmegaConf.structured(schema))}")
+        sys.exit(0)
+    bare = [argument for argument in arguments if "=" not in argument]
+    if bare:
+        raise UserError(f"{bare[0]!r} is not key=value; --help lists the options")
+    given = OmegaConf.from_cli(arguments)
+    made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), given))
+    assert isinstance(made, schema)
+    return made

@@ -6,6 +6,7 @@ combination by `validate`. Nothing here imports torch, so that a mistake is repo
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -77,6 +78,7 @@ class DecodeConfig:
     no_repeat_ngram_size: int = 4
     max_new_tokens: int = 64
     token_budget: int = 8192  # beams x batch x length of the longest sequence, padding included
+    exact: bool = True  # false gives up on long texts early: 3 times faster, a few texts differ
 
 
 @dataclass
@@ -193,6 +195,8 @@ class Config:
     device: Device = Device.auto
     init_adapter: str | None = None  # run folder, adapter file, or the name of a task run before
     force: bool = False  # run again although a record is there
+    fail_fast: bool = False  # a sweep stops at the first run that fails
+    layout: dict[str, Any] = field(default_factory=dict)  # of an experiment's table; not read here
 
 
 def validate(config: Config) -> None:

@@ -27,6 +27,8 @@ NEUTRAL = (
     "tracker",
     "device",
     "force",
+    "fail_fast",
+    "layout",
     "train.eval_batch_size",
     "task.decode.token_budget",
 )

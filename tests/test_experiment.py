@@ -2,8 +2,6 @@
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -245,12 +243,3 @@ def test_a_model_that_is_nowhere_says_which_option_to_set(home: Path, tmp_path: 
     missing = tmp_path / "no_model"
     with pytest.raises(UserError, match=r"model\.name_or_path="):
         experiment.run(config(home, tmp_path, f"model.name_or_path={missing}"))
-
-
-@pytest.mark.slow
-def test_the_command_line_runs_sweeps(home: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "run.py", "-m", *options(home, tmp_path), "method=lora,dylora"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert len(list(tmp_path.glob("records/*/record.json"))) == 2
-    assert done.stdout.count("record: ") == 2
