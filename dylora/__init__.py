@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         save_adapter,
     )
     from dylora.errors import UserError
+    from dylora.export import export_peft
     from dylora.rank import RankSampler, at_rank, set_rank
 
 __version__ = "0.1.0"
@@ -35,6 +36,7 @@ _HOME = {
     "merged": "dylora.adapter",
     "save_adapter": "dylora.adapter",
     "UserError": "dylora.errors",
+    "export_peft": "dylora.export",
     "RankSampler": "dylora.rank",
     "at_rank": "dylora.rank",
     "hold_untrained_rows": "dylora.adapter",
@@ -47,6 +49,7 @@ __all__ = [
     "adapt",
     "adapter_state",
     "at_rank",
+    "export_peft",
     "hold_untrained_rows",
     "load_adapter",
     "merged",

@@ -19,6 +19,14 @@ from dylora.rank import Method, RankState, at_rank, set_rank
 
 FORMAT = "dylora-adapter-1"
 HEADS = ("classifier", "score")  # names that transformers gives to classification heads
+TASK_TYPES = {  # PEFT's names, by the ending of transformers' class names
+    "ForSequenceClassification": "SEQ_CLS",
+    "ForCausalLM": "CAUSAL_LM",
+    "LMHeadModel": "CAUSAL_LM",
+    "ForConditionalGeneration": "SEQ_2_SEQ_LM",
+    "ForTokenClassification": "TOKEN_CLS",
+    "ForQuestionAnswering": "QUESTION_ANS",
+}
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
@@ -207,14 +215,28 @@ def save_adapter(model: nn.Module, path: str | Path, **metadata: str) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    config = getattr(model, "adapter_config", None)
-    facts = {"format": FORMAT, **metadata}
-    if config is not None:
-        facts["adapter"] = json.dumps(asdict(config))
+    facts = {"format": FORMAT, **adapter_facts(model), **metadata}
     unfinished = path.with_name(path.name + ".tmp")
     save_file({n: t.contiguous() for n, t in adapter_state(model).items()}, unfinished, facts)
     unfinished.replace(path)
     return path
+
+
+def adapter_facts(model: nn.Module) -> dict[str, str]:
+    """What a file says of the model beside its tensors: adapter, backbone, task type."""
+    facts = {}
+    config = getattr(model, "adapter_config", None)
+    if config is not None:
+        facts["adapter"] = json.dumps(asdict(config))
+        bases = [layer.base for layer in adapter_layers(model).values()]
+        facts["fan_in_fan_out"] = str(any(isinstance(b, Conv1D) for b in bases)).lower()
+    name = getattr(getattr(model, "config", None), "name_or_path", "")
+    if name:
+        facts["base_model"] = name
+    for ending, task_type in TASK_TYPES.items():
+        if type(model).__name__.endswith(ending):
+            facts["task_type"] = task_type
+    return facts
 
 
 def read_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,0 +1,151 @@
+"""Leave the suite: a trained adapter at one rank as a plain PEFT folder.
+
+PEFT scales by lora_alpha / r. Truncating to rank b takes the first b rows of A and columns of B;
+DyLoRA's alpha / b is then lora_alpha = alpha with r = b, and LoRA's alpha / max_rank, which a
+truncation keeps, is lora_alpha = alpha * b / max_rank. GPT-2's fused c_attn with q and v adapted at
+rank b is one LoRA of rank 2b: rows of A take turns (q1, v1, q2, v2, ...), B has q's columns in the
+even and v's in the odd places and zeros elsewhere.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dylora.adapter import AdapterConfig, adapter_facts, adapter_state, read_adapter
+from dylora.errors import UserError
+from dylora.layers import FUSED_PARTS
+from dylora.rank import component_weights
+
+PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class Lora:
+    """One layer's plain LoRA: the delta is (alpha / r) * B @ A, with A (r, in) and B (out, r)."""
+
+    A: Tensor
+    B: Tensor
+    alpha: float
+
+
+def export_peft(
+    source: nn.Module | str | Path, folder: str | Path, rank: int | Mapping[str, int]
+) -> Path:
+    """Write the adapter of a model, or of a saved file, at `rank` as a PEFT folder; returns it.
+
+    `rank` is one for all layers, or one for each layer by its module name. The folder has what
+    `peft.PeftModel.from_pretrained` and transformers' `load_adapter` read: adapter_config.json and
+    adapter_model.safetensors, a trained head included. Raises UserError on a rank or a layer name
+    that the adapter does not have.
+    """
+    if isinstance(source, nn.Module):
+        tensors, facts = adapter_state(source), adapter_facts(source)
+    else:
+        tensors, facts = read_adapter(source)
+    if "adapter" not in facts:
+        raise UserError("only low-rank adapters can be exported; this one was trained in full")
+    config = AdapterConfig(**json.loads(facts["adapter"]))
+    layers = _plain_layers(tensors, config, rank)
+    head = {name: tensor for name, tensor in tensors.items() if ".lora_" not in name}
+    exported = {PREFIX + name: tensor for name, tensor in head.items()}
+    for name, lora in layers.items():
+        exported[f"{PREFIX}{name}.lora_A.weight"] = lora.A
+        exported[f"{PREFIX}{name}.lora_B.weight"] = lora.B
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in exported.items()}
+    save_file(contiguous, folder / "adapter_model.safetensors", {"format": "pt"})
+    text = json.dumps(_peft_config(layers, config, facts, head), indent=2)
+    (folder / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+    return folder
+
+
+def _plain_layers(
+    tensors: Mapping[str, Tensor], config: AdapterConfig, rank: int | Mapping[str, int]
+) -> dict[str, Lora]:
+    """The truncated LoRA of every adapted module, by the module's name."""
+    names = [name.removesuffix(".lora_A") for name in tensors if name.endswith(".lora_A")]
+    modules: dict[str, list[str]] = {}  # module -> parts of it, or itself
+    for name in names:
+        module, _, part = name.rpartition(".")
+        is_part = part in FUSED_PARTS and any(":" in target for target in config.target_modules)
+        modules.setdefault(module if is_part else name, []).append(name)
+    if isinstance(rank, Mapping) and rank.keys() != modules.keys():
+        wrong = sorted(rank.keys() ^ modules.keys())[0]
+        raise UserError(f"rank= must name each adapted layer once; {wrong} is missing or unknown")
+    layers = {}
+    for module, parts in modules.items():
+        b = rank[module] if isinstance(rank, Mapping) else rank
+        if not 1 <= b <= config.max_rank:
+            raise UserError(f"rank {b} is outside 1..{config.max_rank}, what the adapter has")
+        pieces = {name: _truncate(tensors, name, b, config) for name in parts}
+        layers[module] = pieces[module] if module in pieces else _fuse(pieces, module)
+    return layers
+
+
+def _truncate(tensors: Mapping[str, Tensor], name: str, b: int, config: AdapterConfig) -> Lora:
+    """A[:b] and B[:, :b], with the alpha that gives PEFT's alpha / r the scaling in use."""
+    scaling = component_weights(config.method, b, config.max_rank, config.alpha)[0]
+    return Lora(tensors[f"{name}.lora_A"][:b], tensors[f"{name}.lora_B"][:, :b], scaling * b)
+
+
+def _fuse(pieces: Mapping[str, Lora], module: str) -> Lora:
+    """Several parts of a fused layer as one LoRA, its components taking turns."""
+    count = len(pieces)
+    first = next(iter(pieces.values()))
+    b, width = first.A.shape[0], first.B.shape[0]
+    A = torch.stack([piece.A for piece in pieces.values()], dim=1).flatten(0, 1)
+    B = first.B.new_zeros(len(FUSED_PARTS) * width, count * b)
+    for turn, (name, piece) in enumerate(pieces.items()):
+        start = FUSED_PARTS.index(name.removeprefix(module + ".")) * width
+        B[start : start + width, turn::count] = piece.B
+    return Lora(A, B, first.alpha * count)
+
+
+def _peft_config(
+    layers: Mapping[str, Lora],
+    config: AdapterConfig,
+    facts: Mapping[str, str],
+    head: Mapping[str, Tensor],
+) -> dict[str, Any]:
+    ranks = {name: lora.A.shape[0] for name, lora in layers.items()}
+    alphas = {name: lora.alpha for name, lora in layers.items()}
+    r, alpha = max(ranks.values()), alphas[max(ranks, key=lambda name: ranks[name])]
+    head_modules = {name.rpartition(".")[0] for name in head}
+    trained_whole = sorted({n for n in config.head if any(n in m.split(".") for m in head_modules)})
+    return {
+        "peft_type": "LORA",
+        "task_type": facts.get("task_type"),
+        "base_model_name_or_path": facts.get("base_model"),
+        "r": r,
+        "lora_alpha": alpha,
+        "rank_pattern": {_exactly(n): v for n, v in ranks.items() if v != r},
+        "alpha_pattern": {_exactly(n): v for n, v in alphas.items() if v != alpha},
+        "target_modules": _targets(layers, config, head_modules),
+        "modules_to_save": trained_whole or None,
+        "fan_in_fan_out": facts.get("fan_in_fan_out") == "true",
+        "lora_dropout": config.dropout,
+        "bias": "none",
+        "inference_mode": True,
+    }
+
+
+def _targets(
+    layers: Mapping[str, Lora], config: AdapterConfig, head_modules: set[str]
+) -> list[str]:
+    """The short names as configured; all names in full where a short one also fits the head."""
+    short = [target.partition(":")[0] for target in config.target_modules]
+    if any(module.endswith("." + name) for module in head_modules for name in short):
+        return sorted(layers)
+    return short
+
+
+def _exactly(name: str) -> str:
+    return "^" + re.escape(name)

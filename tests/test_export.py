@@ -1,0 +1,150 @@
+"""Exported folders in PEFT and transformers themselves: equal logits at every rank."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from tiny import gpt2, inputs, llama, randomize, roberta
+from torch import nn
+from transformers import BertConfig, BertForSequenceClassification
+
+import dylora
+from dylora.adapter import adapter_layers
+
+
+def bert(seed: int = 0) -> BertForSequenceClassification:
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=50,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=40,
+    )
+    return BertForSequenceClassification(config).eval()
+
+
+MODELS: dict[str, tuple[Callable[[], Any], list[str]]] = {
+    "roberta": (roberta, ["query", "value"]),
+    "roberta-dense": (roberta, ["dense", "query"]),  # "dense" is a name in the head as well
+    "bert": (bert, ["query", "value"]),
+    "gpt2-fused": (gpt2, ["c_attn:q,v"]),
+    "gpt2-fused-v": (gpt2, ["c_attn:v"]),
+    "gpt2-conv1d": (gpt2, ["c_attn", "c_fc"]),
+    "llama": (llama, ["q_proj", "v_proj"]),
+}
+
+
+@pytest.fixture(params=MODELS)
+def backbone(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, list[str], Path]:
+    build, targets = MODELS[request.param]
+    folder = tmp_path / "backbone"
+    build().save_pretrained(folder)
+    return build, targets, folder
+
+
+def adapted(folder: Path, build: Any, targets: list[str], method: Any = "dylora") -> nn.Module:
+    torch.manual_seed(7)
+    model = type(build()).from_pretrained(folder).eval()
+    dylora.adapt(model, targets, max_rank=4, alpha=8, method=method)
+    randomize(model)
+    for name, parameter in model.named_parameters():
+        if "classifier" in name:  # a trained head is part of the adapter
+            nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+@pytest.mark.parametrize("method", ["lora", "dylora"])
+def test_peft_gives_equal_logits_at_every_rank_merged_too(
+    backbone: tuple[Any, list[str], Path], method: str, tmp_path: Path
+) -> None:
+    build, targets, folder = backbone
+    model, x = adapted(folder, build, targets, method), inputs()
+    for rank in (1, 2, 4):
+        with dylora.at_rank(model, rank):
+            expected = model(x).logits
+        assert not torch.allclose(expected, build()(x).logits, atol=1e-3)
+        exported = dylora.export_peft(model, tmp_path / f"r{rank}", rank=rank)
+        fresh = type(build()).from_pretrained(folder)
+        loaded = peft.PeftModel.from_pretrained(fresh, exported).eval()
+        torch.testing.assert_close(loaded(x).logits, expected, rtol=1e-4, atol=1e-5)
+        merged = loaded.merge_and_unload()
+        torch.testing.assert_close(merged(x).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_auto_classes_find_the_backbone_by_themselves(tmp_path: Path) -> None:
+    for name, auto in (
+        ("roberta", peft.AutoPeftModelForSequenceClassification),
+        ("gpt2-fused", peft.AutoPeftModelForCausalLM),
+    ):
+        build, targets = MODELS[name]
+        build().save_pretrained(tmp_path / name)
+        model = adapted(tmp_path / name, build, targets)
+        exported = dylora.export_peft(model, tmp_path / f"{name}-r2", rank=2)
+        with dylora.at_rank(model, 2):
+            expected = model(inputs()).logits
+        loaded = auto.from_pretrained(exported).eval()
+        torch.testing.assert_close(loaded(inputs()).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_wrong_alpha_in_the_folder_would_be_noticed(tmp_path: Path) -> None:
+    roberta().save_pretrained(tmp_path / "backbone")
+    model = adapted(tmp_path / "backbone", roberta, ["query", "value"])
+    exported = dylora.export_peft(model, tmp_path / "r2", rank=2)
+    config = json.loads((exported / "adapter_config.json").read_text())
+    (exported / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 4}))
+    fresh = type(model).from_pretrained(tmp_path / "backbone")
+    loaded = peft.PeftModel.from_pretrained(fresh, exported).eval()
+    with dylora.at_rank(model, 2):
+        assert not torch.allclose(loaded(inputs()).logits, model(inputs()).logits, atol=1e-4)
+
+
+def test_layers_can_have_ranks_of_their_own(tmp_path: Path) -> None:
+    roberta().save_pretrained(tmp_path / "backbone")
+    model = adapted(tmp_path / "backbone", roberta, ["query", "value"])
+    ranks = {name: 1 + number % 4 for number, name in enumerate(adapter_layers(model))}
+    assert set(ranks.values()) == {1, 2, 3, 4}
+    exported = dylora.export_peft(model, tmp_path / "mixed", rank=ranks)
+    fresh = type(model).from_pretrained(tmp_path / "backbone")
+    loaded = peft.PeftModel.from_pretrained(fresh, exported).eval()
+    layers = adapter_layers(model)
+    for name, rank in ranks.items():  # each layer's delta, added into the weights by hand
+        with dylora.at_rank(model, rank):
+            layers[name].base.weight.data += layers[name].delta()
+    with dylora.at_rank(model, None):
+        expected = model(inputs()).logits
+    torch.testing.assert_close(loaded(inputs()).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_saved_file_exports_like_the_model(tmp_path: Path) -> None:
+    roberta().save_pretrained(tmp_path / "backbone")
+    model = adapted(tmp_path / "backbone", roberta, ["query", "value"])
+    file = dylora.save_adapter(model, tmp_path / "adapter.safetensors")
+    folders = [
+        dylora.export_peft(source, tmp_path / str(number), rank=3)
+        for number, source in enumerate((model, file))
+    ]
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+    config = json.loads((folders[0] / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["task_type"]) == (3, 8, "SEQ_CLS")
+    assert config["base_model_name_or_path"] == str(tmp_path / "backbone")
+
+
+@pytest.mark.parametrize("rank", [0, 5])
+def test_a_rank_that_the_adapter_has_not_is_refused(rank: int, tmp_path: Path) -> None:
+    model = dylora.adapt(roberta(), ["query"], max_rank=4)
+    with pytest.raises(dylora.UserError, match=r"outside 1\.\.4"):
+        dylora.export_peft(model, tmp_path / "out", rank=rank)
+    assert not (tmp_path / "out").exists()
+
+
+def test_ranks_by_layer_must_name_every_layer(tmp_path: Path) -> None:
+    model = dylora.adapt(roberta(), ["query"], max_rank=4)
+    with pytest.raises(dylora.UserError, match="missing or unknown"):
+        dylora.export_peft(model, tmp_path, rank={"query": 1})
