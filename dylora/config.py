@@ -284,7 +284,11 @@ def _task_faults(task: TaskConfig) -> list[str]:
     if task.files.get("train") is None:
         faults.append(f"{name}: name the training file with task.files.train=FILE")
     if task.kind == Kind.generation:
-        return faults
+        return faults + [
+            f"task.decode.{option}={getattr(task.decode, option)}: must be at least 1"
+            for option in ("beams", "max_new_tokens", "token_budget")
+            if getattr(task.decode, option) < 1
+        ]
     if not 1 <= len(task.text) <= 2:
         faults.append(f"{name}: task.text={task.text} must name one or two text columns")
     if task.kind == Kind.classification and len(task.labels) < 2:

@@ -1,0 +1,208 @@
+"""The files of data-to-text sets as they were published: E2E's CSV, LoRA's text lines, WebNLG's and
+DART's XML and JSON.
+
+Readers keep what the file says and number what they read, so that every complaint can name the
+file and the place in it.
+"""
+
+import csv
+import io
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dylora.errors import UserError
+from dylora.tasks.base import read_text
+
+Triple = tuple[str, str, str]  # subject, property, object
+
+# Names that LoRA's text files give to attributes of the challenge's CSV files; others are kept.
+ATTRIBUTE_NAMES = {"eatType": "Type", "familyFriendly": "family friendly", "priceRange": "price"}
+ATTRIBUTE = re.compile(r"([^\[\],]+)\[([^\]]*)\]")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of an E2E file: a linearised input and one text for it."""
+
+    source: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One text for an entry; `comment` is WebNLG's verdict ("good", "toFix") or DART's origin."""
+
+    text: str
+    comment: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One set of triples with all of its texts."""
+
+    triples: list[Triple]
+    references: list[Reference]
+    category: str
+    place: str  # file and number of the entry, for messages
+
+
+def one_line(text: str) -> str:
+    """`text` stripped, with every kind of line break turned into a space."""
+    return " ".join(text.splitlines()).strip()
+
+
+def read_e2e(path: Path) -> list[Row]:
+    """Rows of an E2E file: `.csv` with the columns mr and ref, or LoRA's `input||text` lines.
+
+    Both give the same inputs; the texts of LoRA's files are split into words and punctuation
+    marks, those of the CSV files are as people wrote them. Raises UserError naming file and row.
+    """
+    text = read_text(path)
+    rows = list(_csv_rows(path, text) if path.suffix == ".csv" else _line_rows(path, text))
+    if not rows:
+        raise UserError(f"{path} has no row; download it again or remove it")
+    return rows
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[Row]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    columns = reader.fieldnames or []
+    for column in ("mr", "ref"):
+        if column not in columns:
+            raise UserError(
+                f"{path} has no column {column!r}; its columns are {', '.join(columns)}"
+            )
+    for number, row in enumerate(_valid(path, reader), start=1):
+        if row["mr"] is None or row["ref"] is None:
+            raise UserError(f"{path}, row {number}: it has fewer columns than the header")
+        yield Row(_linearise_attributes(row["mr"], f"{path}, row {number}"), one_line(row["ref"]))
+
+
+def _valid(path: Path, reader: csv.DictReader) -> Iterator[dict[str, str | None]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        begin = reader.line_num + 1  # DictReader counts the lines of complete rows
+        raise UserError(f"{path}, row from line {begin}: not valid CSV ({error})") from None
+
+
+def _linearise_attributes(meaning: str, place: str) -> str:
+    """`name[X], eatType[Y]` as LoRA's files write it, `name : X | Type : Y`."""
+    parts = []
+    position = 0
+    while match := ATTRIBUTE.match(meaning, position):
+        name = match[1].strip()
+        # Their tokenizer split pound signs and ranges: "£20-25" is "£ 20 - 25".
+        value = re.sub(r"£(?=\d)", "£ ", match[2])
+        value = re.sub(r"(?<=\d)-(?=\d)", " - ", value)
+        parts.append(f"{ATTRIBUTE_NAMES.get(name, name)} : {value}")
+        position = match.end() + (meaning[match.end() : match.end() + 1] == ",")
+    if not parts or meaning[position:].strip():
+        raise UserError(f"{place}: {meaning!r} is not of the form name[value], name[value]")
+    return " | ".join(parts)
+
+
+def _line_rows(path: Path, text: str) -> Iterator[Row]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            source, separator, reference = line.strip().partition("||")
+            if not separator:
+                raise UserError(f"{path}, line {number}: no || between input and text")
+            yield Row(source, one_line(reference))
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """Entries of a WebNLG or DART file, `.json` or `.xml`, or of a folder of XML files.
+
+    A folder is read in the order of its sorted file names, which is the order of the JSON form.
+    Raises UserError naming the file and the entry.
+    """
+    if path.is_dir():
+        files = sorted(path.rglob("*.xml"))
+        if not files:
+            raise UserError(f"{path} holds no .xml file")
+        return [entry for file in files for entry in read_entries(file)]
+    if path.suffix == ".xml":
+        found = _xml_entries(path)
+    elif path.suffix == ".json":
+        found = _json_entries(path)
+    else:
+        raise UserError(f"{path}: unknown form; name a .json or .xml file, or a folder of .xml")
+    entries = list(_checked(path, found))
+    if not entries:
+        raise UserError(f"{path} has no entry; download it again or remove it")
+    return entries
+
+
+def _checked(path: Path, entries: Iterable[Entry]) -> Iterator[Entry]:
+    for entry in entries:
+        if not entry.triples:
+            raise UserError(f"{entry.place}: it has no triple")
+        if not entry.references:
+            raise UserError(
+                f"{entry.place}: it has no reference text; remove it or name a file with references"
+            )
+        yield entry
+
+
+def _xml_entries(path: Path) -> Iterator[Entry]:
+    read_text(path)  # for the same complaints as about other files
+    try:
+        root = ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise UserError(f"{path} is not valid XML: {error}; download it again") from None
+    for number, element in enumerate(root.iter("entry"), start=1):
+        place = f"{path}, entry {number} ({element.get('eid', 'no eid')})"
+        triples = []
+        for triple in element.iterfind("modifiedtripleset/mtriple"):
+            parts = (triple.text or "").split(" | ")
+            if len(parts) != 3:
+                raise UserError(f"{place}: {triple.text!r} is not subject | property | object")
+            triples.append((parts[0], parts[1], parts[2]))
+        references = [
+            Reference(one_line(text.text or ""), text.get("comment", ""))
+            for text in element.iterfind("lex")
+        ]
+        yield Entry(triples, references, element.get("category", ""), place)
+
+
+def _json_entries(path: Path) -> Iterator[Entry]:
+    try:
+        data = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}, line {error.lineno}: not valid JSON ({error.msg}); download it again"
+        ) from None
+    # WebNLG: {"entries": [{"1": {...}}, ...]}; DART: [{...}, ...].
+    webnlg = isinstance(data, dict) and "entries" in data
+    if not webnlg and not isinstance(data, list):
+        raise UserError(f"{path}: neither WebNLG's {{'entries': [...]}} nor DART's [...]")
+    for number, item in enumerate(data["entries"] if webnlg else data, start=1):
+        place = f"{path}, entry {number}"
+        try:
+            yield _webnlg_entry(item, place) if webnlg else _dart_entry(item, place)
+        except KeyError as error:
+            raise UserError(f"{place}: it has no {error}") from None
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UserError(f"{place}: not in the published form ({error})") from None
+
+
+def _webnlg_entry(item: dict[str, Any], place: str) -> Entry:
+    (entry,) = item.values()
+    return Entry(
+        [(t["subject"], t["property"], t["object"]) for t in entry["modifiedtripleset"]],
+        [Reference(one_line(x["lex"]), x["comment"]) for x in entry["lexicalisations"]],
+        entry["category"],
+        place,
+    )
+
+
+def _dart_entry(item: dict[str, Any], place: str) -> Entry:
+    triples = [(subject, relation, value) for subject, relation, value in item["tripleset"]]
+    references = [Reference(one_line(x["text"]), x["source"]) for x in item["annotations"]]
+    return Entry(triples, references, "MISC", place)
