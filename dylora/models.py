@@ -64,6 +64,6 @@ def load_backbone(
             "paths.models= or model.name_or_path= to a folder that has them. "
             "`python run.py` without arguments needs neither files nor network."
         ) from error
-    if tokenizer.model_max_length > 10**6:  # transformers' mark for "not known"
-        tokenizer.model_max_length = backbone.config.max_position_embeddings
+    positions = getattr(backbone.config, "max_position_embeddings", tokenizer.model_max_length)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     return backbone, tokenizer

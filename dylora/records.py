@@ -20,6 +20,7 @@ from dylora.config import Config
 from dylora.errors import UserError
 
 ADAPTER = "adapter.safetensors"
+ABSENT = "not computed: "  # what a record says in place of a metric's signature, with the reason
 SCHEMA = 1  # of record.json; raised when its shape or the meaning of an option changes
 # Options that say where and how to work, not what to compute.
 NEUTRAL = (
@@ -135,13 +136,14 @@ def find_adapter(config: Config) -> Path:
 
 
 def score_table(record: Record) -> str:
-    """The record's scores as text, a row per rank."""
+    """The record's scores as text, a row per rank, and why any are missing."""
     names = list(next(iter(record["scores"].values())))
     lines = ["rank  " + "  ".join(f"{name:>10}" for name in names)]
     for rank, values in record["scores"].items():
         cells = (_cell(values[name], max(10, len(name))) for name in names)
         lines.append(f"{rank if rank != '0' else '-':>4}  " + "  ".join(cells))
-    return "\n".join(lines)
+    absent = {n: text for n, text in record.get("metrics", {}).items() if text.startswith(ABSENT)}
+    return "\n".join([*lines, *(f"{name} {text}" for name, text in absent.items())])
 
 
 def _cell(value: float | None, width: int) -> str:
@@ -152,7 +154,8 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write one item per line, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    text = "".join(f"{line}\n" for line in lines)
+    unfinished.write_text(text, encoding="utf-8", newline="\n")
     unfinished.replace(path)
 
 
