@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -45,11 +46,16 @@ class RankState:
             raise UserError(f"max_rank is {self.max_rank}; it must be at least 1")
         self.set(self.max_rank)
 
-    def set(self, rank: Rank) -> None:
-        """Put `rank` in force; raises UserError outside [1, max_rank]."""
+    def set(self, rank: Rank, device: torch.device | None = None) -> None:
+        """Put `rank` in force; raises UserError outside [1, max_rank].
+
+        Ranks of single examples are checked where they are and then moved to `device`, so that
+        ranks drawn on the CPU do not make the CPU wait for a GPU.
+        """
         if isinstance(rank, Tensor):
             self._check(int(rank.min()), int(rank.max()))
-            self.weights = self._table(rank.device)[rank]
+            self.weights = self._table[rank].to(device)
+            rank = rank.to(device)
         elif rank is not None:
             self._check(rank, rank)
             weights = component_weights(self.method, rank, self.max_rank, self.alpha)
@@ -62,13 +68,14 @@ class RankState:
             wrong = low if low < 1 else high
             raise UserError(f"rank {wrong} is outside 1..{self.max_rank}, what the adapter has")
 
-    def _table(self, device: torch.device) -> Tensor:
+    @cached_property
+    def _table(self) -> Tensor:
         """Weights of every rank, (max_rank + 1, max_rank) float64, zero-padded; row 0 unused."""
         table = torch.zeros(self.max_rank + 1, self.max_rank, dtype=torch.float64)
         for rank in range(1, self.max_rank + 1):
             weights = component_weights(self.method, rank, self.max_rank, self.alpha)
             table[rank, :rank] = torch.tensor(weights, dtype=torch.float64)
-        return table.to(device)
+        return table
 
 
 def rank_state(model: nn.Module) -> RankState:
@@ -86,7 +93,7 @@ def has_adapter(model: nn.Module) -> bool:
 
 def set_rank(model: nn.Module, rank: Rank) -> None:
     """Use `rank` from now on; raises UserError outside [1, max_rank]."""
-    rank_state(model).set(rank)
+    rank_state(model).set(rank, next(model.parameters()).device)
 
 
 @contextmanager
@@ -101,7 +108,7 @@ def at_rank(model: nn.Module, rank: Rank) -> Iterator[nn.Module]:
         return
     state = rank_state(model)
     before = state.rank
-    state.set(rank)
+    state.set(rank, next(model.parameters()).device)
     try:
         yield model
     finally:

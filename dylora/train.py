@@ -186,7 +186,7 @@ class _Step:
         if self.method.rank_scope == RankScope.sample:
             turn = step * self.config.accumulation + number
             ranks = self.sampler.per_sample(turn, size)
-            set_rank(self.model, ranks.to(self.accelerator.device))
+            set_rank(self.model, ranks)
             return ranks.float().mean().item()
         rank = self.sampler(step)
         set_rank(self.model, rank)
