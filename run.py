@@ -4,6 +4,7 @@
 """
 
 import os
+import shlex
 from contextlib import nullcontext
 
 import hydra
@@ -28,7 +29,7 @@ def main(composed: DictConfig) -> None:
         validate(config)
         from dylora.experiment import run  # imports torch, which a wrong option need not wait for
 
-        run(config)
+        run(config, shlex.join(["python", "run.py", *HydraConfig.get().overrides.task]))
 
 
 if __name__ == "__main__":

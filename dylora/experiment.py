@@ -1,7 +1,6 @@
 """One run from configuration to record; the only module that sees the whole configuration."""
 
 import resource
-import shlex
 import shutil
 import sys
 import time
@@ -19,9 +18,9 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from dylora import classification
+from dylora import classification, generation
 from dylora.adapter import adapt, adapter_state, freeze_all_but, load_adapter_state, read_adapter
-from dylora.config import Adaptation, Config, Device, Precision
+from dylora.config import Adaptation, Config, Device, Kind, Precision
 from dylora.errors import UserError
 from dylora.models import load_backbone
 from dylora.records import (
@@ -42,8 +41,10 @@ from dylora.train import train
 PROJECT = Path(__file__).parents[1]
 
 
-def run(config: Config) -> Record:
+def run(config: Config, command: str = "") -> Record:
     """Train and score what `config` says, or return the record if that is done already.
+
+    `command` is the line that gives this run again, for the record.
 
     The record, the predictions and the adapter land in one folder (see dylora.records). An
     interrupted run goes on where it stopped. Raises UserError before anything is written if data,
@@ -55,17 +56,17 @@ def run(config: Config) -> Record:
         print(f"done already: {folder / 'record.json'} (force=true runs it again)")
         print(score_table(record))
         return record
-    record = _run(config, folder)
+    record = _run(config, folder, command)
     print(score_table(record))
     print(f"record: {folder / 'record.json'}")
     return record
 
 
-def _run(config: Config, folder: Path) -> Record:
+def _run(config: Config, folder: Path, command: str) -> Record:
     quiet_libraries()
     clock = Clock()
     accelerator = _accelerator(config)
-    half = classification
+    half = generation if config.task.kind == Kind.generation else classification
     with clock("prepare"):
         splits = load(config.task, config.paths)
         set_seed(config.seed)
@@ -76,7 +77,7 @@ def _run(config: Config, folder: Path) -> Record:
         objective = half.objective(config, splits, tokenizer, accelerator.device)
     if config.force and folder.exists():
         shutil.rmtree(folder)
-    record = _new_record(config, model, accelerator)
+    record = _new_record(config, command, model, accelerator)
     with _status_kept(folder, record):
         set_seed(config.seed)  # the first step's dropout does not depend on what came before it
         settings = (config.train, config.method, config.seed, folder, accelerator)
@@ -166,7 +167,9 @@ def ranks_of(config: Config) -> list[int | None]:
     return list(config.evaluate.ranks or range(1, method.max_rank + 1))
 
 
-def _new_record(config: Config, model: nn.Module, accelerator: Accelerator) -> Record:
+def _new_record(
+    config: Config, command: str, model: nn.Module, accelerator: Accelerator
+) -> Record:
     device = accelerator.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
@@ -178,7 +181,7 @@ def _new_record(config: Config, model: nn.Module, accelerator: Accelerator) -> R
         "method": config.method.name.value,
         "seed": config.seed,
         "scores": {},
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": without_neutral(config),
         "device": {"name": name, "threads": torch.get_num_threads()},

@@ -7,6 +7,7 @@ hours that the rest should take, from the times of the runs that are done.
 import statistics
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -73,10 +74,20 @@ def _print_status(name: str, planned: list[Job], chosen: Options) -> None:
 
 
 def _record(job: Job, chosen: Options) -> Record | None:
+    seeds = [option.removeprefix("seed=") for option in job if option.startswith("seed=")]
+    config = _config(tuple(option for option in job if not option.startswith("seed=")))
+    config.paths.results = chosen.results
+    if seeds:
+        config.seed = int(seeds[0])
+    return read_record(run_folder(config))
+
+
+@cache
+def _config(job: Job) -> Config:
+    """Composing is slow, and runs that differ in their seed alone are composed alike."""
     config = OmegaConf.to_object(compose("config", list(job)))
     assert isinstance(config, Config)
-    config.paths.results = chosen.results
-    return read_record(run_folder(config))
+    return config
 
 
 def _hours_left(records: dict[Job, Record | None]) -> str:

@@ -59,13 +59,18 @@ def options(home: Path, results: Path) -> list[str]:
     ]
 
 
-def config(home: Path, results: Path, *more: str) -> Config:
+def compose_config(*arguments: str) -> Config:
+    """What `python run.py ARGUMENTS` hands to `experiment.run`."""
     ConfigStore.instance().store(name="schema", node=Config)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        made = OmegaConf.to_object(compose("config", [*options(home, results), *more]))
+        made = OmegaConf.to_object(compose("config", list(arguments)))
     assert isinstance(made, Config)
     validate(made)
     return made
+
+
+def config(home: Path, results: Path, *more: str) -> Config:
+    return compose_config(*options(home, results), *more)
 
 
 def record_of(results: Path) -> dict[str, Any]:

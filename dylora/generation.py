@@ -1,0 +1,110 @@
+"""Data-to-text with a decoder: what the loop needs, and the scores of decoded text."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from dylora import causal
+from dylora.batching import evaluation_batches
+from dylora.config import Config
+from dylora.decode import decode_ranks
+from dylora.metrics import nlg
+from dylora.rank import at_rank
+from dylora.records import ABSENT
+from dylora.tasks.base import Splits
+from dylora.train import Objective, Results, Scores
+
+
+def objective(
+    config: Config,
+    splits: Splits,
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device,
+) -> Objective:
+    """What the training loop needs: examples, loss, and the validation perplexity of each rank."""
+    limit = min(config.task.max_length, tokenizer.model_max_length)
+    held_out = causal.encode(splits["validation"], tokenizer, limit)
+    smoothing, size = config.train.label_smoothing, config.train.eval_batch_size
+    return Objective(
+        examples=causal.encode(splits["train"], tokenizer, limit),
+        collate=lambda examples: causal.collate(examples, tokenizer),
+        loss=lambda model, batch: causal.loss(model, batch, smoothing),
+        evaluate=lambda model, ranks: perplexity(model, held_out, tokenizer, ranks, size, device),
+        select_metric="perplexity",
+        lower_is_better=True,
+    )
+
+
+def perplexity(
+    model: nn.Module,
+    examples: Sequence[causal.Example],
+    tokenizer: PreTrainedTokenizerBase,
+    ranks: Sequence[int | None],
+    batch_size: int,
+    device: torch.device,
+) -> Scores:
+    """Perplexity per target token, end token included, at each rank, in one pass over the data."""
+    totals, tokens = dict.fromkeys(ranks, 0.0), 0
+    model.eval()
+    for indices in evaluation_batches([e["length"] for e in examples], batch_size):
+        batch = causal.collate([examples[i] for i in indices], tokenizer)
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        for rank in ranks:
+            with at_rank(model, rank):
+                total, count = causal.negative_log_likelihood(model, batch)
+            totals[rank] += total
+        tokens += count
+    return {rank: {"perplexity": math.exp(total / tokens)} for rank, total in totals.items()}
+
+
+def evaluate(
+    config: Config,
+    splits: Splits,
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+    ranks: Sequence[int | None],
+    device: torch.device,
+    outputs: Path,
+) -> tuple[Results, dict[str, str]]:
+    """Decode the evaluation splits at every rank and score the texts: scores and signatures.
+
+    The texts are kept in `outputs`, and a killed decode goes on from there. Where inputs belong to
+    parts, such as WebNLG's seen and unseen categories, each part has metrics of its own: `BLEU` for
+    all, `BLEU_seen`, `BLEU_unseen`. A metric that cannot be computed here is None,
+    with the reason in place of its signature.
+    """
+    task = config.task
+    found: Results = {rank: {} for rank in ranks}
+    signatures: dict[str, str] = {}
+    for split in task.eval_splits:
+        rows = splits[split]
+        texts = decode_ranks(
+            model, tokenizer, rows["source"][:], task.decode, outputs, ranks, split
+        )
+        for ending, members in _parts(rows).items():
+            references = [rows[i]["references"] for i in members]
+            for rank in ranks:
+                chosen = [texts[rank][i] for i in members]
+                scores = nlg.score(task.format, references, chosen, task.protocol, task.metrics)
+                found[rank] |= {name + ending: score.value for name, score in scores.items()}
+                signatures |= {
+                    name: score.signature if score.reason is None else f"{ABSENT}{score.reason}"
+                    for name, score in scores.items()
+                }
+    for log in outputs.glob("*.jsonl"):  # they say how far a decode is; now the texts are all there
+        log.unlink()
+    return found, signatures
+
+
+def _parts(rows: Dataset) -> dict[str, list[int]]:
+    """Numbers of the rows to score together, by the ending of their metrics' names; "" is all."""
+    parts = {"": list(range(len(rows)))}
+    if "part" in rows.column_names:
+        for number, part in enumerate(rows["part"]):
+            parts.setdefault(f"_{part}", []).append(number)
+    return parts

@@ -1,0 +1,149 @@
+"""A whole run of a generation task: from E2E's file format to the scores of decoded text."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+import torch.nn.functional as F
+from decoders import byte_tokenizer, decoder
+from test_experiment import compose_config, record_of
+
+import dylora
+from dylora import causal, experiment, generation
+from dylora.adapter import adapter_layers
+from dylora.metrics import nlg
+
+FOODS = ["Thai", "Indian", "French"]
+
+
+def write_e2e(path: Path, names: list[str], references: int) -> None:
+    lines = ["mr,ref"]
+    for name in names:
+        for food in FOODS:
+            for number in range(references):
+                text = [f"{name} has {food} food.", f"{food} food is at {name}."][number]
+                lines.append(f'"name[{name}], food[{food}]","{text}"')
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "e2e").mkdir()
+    write_e2e(folder / "e2e" / "train.csv", ["Kea", "Moa"], 2)
+    write_e2e(folder / "e2e" / "dev.csv", ["Tui"], 2)
+    write_e2e(folder / "e2e" / "test.csv", ["Ruru"], 2)
+    for family in ("gpt2", "llama"):
+        decoder(family).float().save_pretrained(folder / family)
+        byte_tokenizer().save_pretrained(folder / family)
+    return folder
+
+
+def options(home: Path, results: Path, family: str = "gpt2") -> list[str]:
+    targets = '["c_attn:q,v"]' if family == "gpt2" else "[q_proj,v_proj]"
+    return [
+        "task=e2e",
+        "model=gpt2",
+        f"model.name_or_path={home / family}",
+        f"model.target_modules={targets}",
+        "task.files={train:train.csv,validation:dev.csv,test:test.csv}",
+        "task.metrics=[BLEU,NIST]",
+        "task.decode.beams=2",
+        "task.decode.max_new_tokens=8",
+        "method.max_rank=2",
+        "method.alpha=4",
+        "train.epochs=2",
+        "train.batch_size=4",
+        "train.warmup_steps=0",
+        "train.learning_rate=0.01",
+        f"paths.data={home}",
+        f"paths.results={results}",
+        "device=cpu",
+    ]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("method", ["lora", "dylora"])
+def test_a_run_scores_the_decoded_text_of_every_rank(
+    home: Path, tmp_path: Path, family: str, method: str
+) -> None:
+    made = compose_config(*options(home, tmp_path, family), f"method={method}")
+    experiment.run(made)
+    record = record_of(tmp_path)
+    assert record["status"] == "done" and list(record["scores"]) == ["1", "2"]
+    outputs = next(tmp_path.glob("records/*/outputs"))
+    assert sorted(p.name for p in outputs.iterdir()) == ["test.rank1.txt", "test.rank2.txt"]
+    references = [[f"Ruru has {f} food.", f"{f} food is at Ruru."] for f in FOODS]
+    for rank in ("1", "2"):
+        texts = (outputs / f"test.rank{rank}.txt").read_text().split("\n")[:-1]
+        again = nlg.score("e2e", references, texts, None, ["BLEU", "NIST"])
+        assert record["scores"][rank] == {n: pytest.approx(s.value) for n, s in again.items()}
+        assert record["metrics"] == {n: s.signature for n, s in again.items()}
+    for epoch in record["history"]["epochs"]:
+        assert all(values["perplexity"] > 1 for values in epoch["scores"].values())
+
+
+def test_the_epoch_with_the_lowest_perplexity_is_kept(home: Path, tmp_path: Path) -> None:
+    experiment.run(compose_config(*options(home, tmp_path), "train.epochs=4"))
+    record = record_of(tmp_path)
+    selected = [epoch["selected"] for epoch in record["history"]["epochs"]]
+    assert record["best_epoch"] == 1 + selected.index(min(selected))
+
+
+def test_full_fine_tuning_has_one_score(home: Path, tmp_path: Path) -> None:
+    experiment.run(compose_config(*options(home, tmp_path), "method=full"))
+    assert list(record_of(tmp_path)["scores"]) == ["0"]
+
+
+def test_perplexity_is_that_of_the_targets_alone_at_each_rank() -> None:
+    tokenizer = byte_tokenizer()
+    model = dylora.adapt(decoder().float(), ["c_attn:q,v"], max_rank=2)
+    for layer in adapter_layers(model).values():
+        for part in layer.parts.values():
+            torch.nn.init.normal_(part.lora_B)
+    rows = datasets.Dataset.from_dict({"source": ["a b", "c"], "target": ["xyz", "uv"]})
+    examples = causal.encode(rows, tokenizer, 96)
+    found = generation.perplexity(model, examples, tokenizer, [1, 2], 2, torch.device("cpu"))
+    for rank in (1, 2):
+        total = count = 0.0
+        with dylora.at_rank(model, rank), torch.no_grad():
+            for example in examples:
+                tokens = torch.tensor(example["input_ids"])
+                logits = model.eval()(tokens[None]).logits[0]
+                start = example["prompt_length"]
+                total += F.cross_entropy(logits[start - 1 : -1], tokens[start:], reduction="sum")
+                count += len(tokens) - start
+        assert found[rank]["perplexity"] == pytest.approx(math.exp(total / count), rel=1e-4)
+    assert found[1] != found[2]
+
+
+def test_webnlgs_parts_are_scored_apart_as_well(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = experiment.load
+
+    def with_parts(*arguments: Any) -> Any:
+        splits = real(*arguments)
+        splits["test"] = splits["test"].add_column("part", ["seen", "seen", "unseen"])
+        return splits
+
+    monkeypatch.setattr(experiment, "load", with_parts)
+    experiment.run(compose_config(*options(home, tmp_path), "task.metrics=[BLEU]"))
+    scores = record_of(tmp_path)["scores"]["1"]
+    assert list(scores) == ["BLEU", "BLEU_seen", "BLEU_unseen"]
+
+
+def test_without_java_a_metric_is_a_dash_and_the_rest_is_there(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    experiment.run(compose_config(*options(home, tmp_path), "task.metrics=[BLEU,METEOR]"))
+    record = record_of(tmp_path)
+    assert record["scores"]["1"]["METEOR"] is None and record["scores"]["1"]["BLEU"] is not None
+    assert "Java" in record["metrics"]["METEOR"]
+    printed = capsys.readouterr().out
+    assert " -" in printed and "METEOR not computed" in printed
