@@ -2,12 +2,16 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help env demo test test-fast lint format clean
+EXPERIMENTS := $(sort $(basename $(notdir $(wildcard experiments/*.yaml))))
+
+.PHONY: help env demo tables figures report status test test-fast lint format clean $(EXPERIMENTS)
 .DEFAULT_GOAL := help
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z0-9_-]*:.*## ' $(MAKEFILE_LIST) | sort | \
 		awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo "  make NAME         all runs of an experiment, more options in ARGS='...'; NAME is one of"
+	@echo "                    $(EXPERIMENTS)"
 
 env: .venv/ready ## make .venv and install the project with all that demo and tests need
 
@@ -15,11 +19,26 @@ env: .venv/ready ## make .venv and install the project with all that demo and te
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[nlg,minilm,parallel,dev]'
+		--editable '.[nlg,minilm,parallel,report,dev]'
 	@touch $@
 
 demo: env ## LoRA and DyLoRA on toy tasks, every rank side by side; offline, minutes
 	$(BIN)/python scripts/demo.py
+
+$(EXPERIMENTS): env
+	$(BIN)/python run.py experiments=$@ $(ARGS)
+
+tables: env ## the paper's tables from the records, beside the published numbers
+	$(BIN)/python scripts/make_tables.py $(ARGS)
+
+figures: env ## score against rank, time against ranks, singular values
+	$(BIN)/python scripts/make_figures.py $(ARGS)
+
+report: env ## one HTML page of all results
+	$(BIN)/python scripts/make_report.py $(ARGS)
+
+status: env ## what is done, running, failed and missing of every experiment
+	$(BIN)/python scripts/status.py $(ARGS)
 
 test: env ## all tests
 	$(BIN)/python -m pytest
