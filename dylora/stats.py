@@ -1,0 +1,265 @@
+"""Statistics of scores: over seeds, over ranks, and paired tests over examples. numpy and scipy."""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import bdtr
+
+RESAMPLES = 1000  # of the paired tests; the smallest p-value is 1 / (RESAMPLES + 1)
+ROUNDING = 1e-12  # differences so small are equal
+CHUNK = 1 << 22  # numbers held at a time while resampling
+Curve = Mapping[int, float]  # rank -> score
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What repetitions under other seeds gave."""
+
+    n: int
+    mean: float
+    std: float | None  # with n - 1 in the denominator; None for a single value
+    median: float
+
+    def center(self, convention: str) -> float:
+        """The papers' number: `median` (of five seeds, GLUE) or `mean` (of three, generation)."""
+        return {"median": self.median, "mean": self.mean}[convention]
+
+
+def summarize(values: Sequence[float]) -> Summary:
+    """Mean, standard deviation and median of at least one value."""
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return Summary(len(values), statistics.fmean(values), std, statistics.median(values))
+
+
+def aurac(curve: Curve, log2: bool = False) -> float | None:
+    """Area under the rank-accuracy curve (MatryoshkaLoRA, arXiv 2605.07850), in units of the score.
+
+    Trapezoids over the rank, or over log2 of the rank, divided by the width from the lowest to the
+    highest rank: a flat curve has its own height as its area. None for fewer than two ranks.
+    """
+    if len(curve) < 2:
+        return None
+    ranks = sorted(curve)
+    x = np.log2(ranks) if log2 else np.array(ranks, dtype=float)
+    return float(np.trapezoid([curve[rank] for rank in ranks], x) / (x[-1] - x[0]))
+
+
+def best_rank(curve: Curve, lower_is_better: bool = False) -> int:
+    """The rank with the best score, the smallest of equals."""
+    sign = -1 if lower_is_better else 1
+    return max(sorted(curve), key=lambda rank: sign * curve[rank])
+
+
+def worst_rank(curve: Curve, lower_is_better: bool = False) -> int:
+    """The rank with the worst score, the smallest of equals."""
+    return best_rank(curve, not lower_is_better)
+
+
+def smallest_rank(curve: Curve, tolerance: float, lower_is_better: bool = False) -> int:
+    """The smallest rank whose score is at most `tolerance` worse than the best rank's."""
+    best = curve[best_rank(curve, lower_is_better)]
+    # Scores are fractions times 100, where 0.5 less is seldom exactly 0.5 in binary.
+    return min(rank for rank, score in curve.items() if abs(score - best) <= tolerance + 1e-9)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two systems on the same examples: ours minus theirs, and whether that could be chance."""
+
+    difference: float  # of the metric, the mean over seeds
+    low: float  # 95% percentile interval of the paired bootstrap
+    high: float
+    bootstrap_p: float  # two-sided
+    randomisation_p: float  # two-sided
+    mcnemar_p: float | None  # exact; accuracy only
+    examples: int
+    seeds: int
+
+    @property
+    def significant(self) -> bool:
+        """Both resampling tests at the 5% level, not corrected for the number of comparisons."""
+        return max(self.bootstrap_p, self.randomisation_p) < 0.05
+
+
+def compare(
+    metric: str, labels: np.ndarray, ours: np.ndarray, theirs: np.ndarray, seed: int = 0
+) -> Comparison:
+    """Paired bootstrap and approximate randomisation of a metric over the examples.
+
+    `labels` (examples,), `ours` and `theirs` (seeds, examples): class ids, or scores for pearson.
+    The statistic is the metric's difference averaged over the seeds; an example is resampled, or
+    swapped between the systems, under all seeds at once, as its outcomes are not independent.
+
+    Every metric here is a function of sums of features over the examples. So equal examples are
+    counted rather than repeated, and a resample is a row of counts (multinomial for the bootstrap,
+    binomial for the swaps) times the features: exact, and fast for tens of thousands of examples.
+    Raises KeyError for a metric that is no such function (see FEATURES).
+    """
+    features, score = FEATURES[metric]
+    mcnemar_p, seeds = None, len(ours)
+    if metric == "accuracy":
+        right, other = ours == labels, theirs == labels
+        mcnemar_p = _mcnemar_over_seeds(right, other)
+        # It is linear, so an example's gain over all seeds says everything, in few different cases.
+        gain = (right.sum(axis=0) - other.sum(axis=0))[None]
+        features, labels = _weighted, np.full(len(labels), seeds)
+        ours, theirs = gain, np.zeros_like(gain)
+    cases, counts = _distinct(np.vstack([labels, ours, theirs]).astype(float))
+    classes = 1 + int(cases.max()) if metric == "matthews_correlation" else 0
+    a, b = (
+        np.stack([features(row, cases[0], classes) for row in side], axis=1, dtype=float)
+        for side in np.split(cases[1:], 2)
+    )
+    total_a, total_b = np.tensordot(counts, a, 1), np.tensordot(counts, b, 1)
+    observed = float((score(total_a) - score(total_b)).mean())
+    bootstrap, randomised = _resample(a, b, counts, score, np.random.default_rng(seed))
+    tail = min((bootstrap <= ROUNDING).sum(), (bootstrap >= -ROUNDING).sum())
+    extreme = (np.abs(randomised) >= abs(observed) - ROUNDING).sum()
+    low, high = np.percentile(bootstrap, [2.5, 97.5])
+    return Comparison(
+        difference=observed,
+        low=float(low),
+        high=float(high),
+        bootstrap_p=float(min(1.0, 2 * (tail + 1) / (RESAMPLES + 1))),
+        randomisation_p=float((extreme + 1) / (RESAMPLES + 1)),
+        mcnemar_p=mcnemar_p,
+        examples=int(counts.sum()),
+        seeds=seeds,
+    )
+
+
+def _resample(
+    a: np.ndarray, b: np.ndarray, counts: np.ndarray, score: "Score", rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The difference under the bootstrap and with swapped systems, both (RESAMPLES,).
+
+    `a` and `b` (cases, seeds, features) are the systems, `counts` (cases,) how often a case occurs.
+    """
+
+    def difference(sums_a: np.ndarray, sums_b: np.ndarray) -> np.ndarray:
+        return (score(sums_a) - score(sums_b)).mean(axis=-1)
+
+    total_a, total_b = np.tensordot(counts, a, 1), np.tensordot(counts, b, 1)
+    resampled, swapped = [], []
+    for size in _chunk_sizes(len(counts)):
+        drawn, swaps = _draw(rng, counts, size)
+        resampled.append(difference(np.tensordot(drawn, a, 1), np.tensordot(drawn, b, 1)))
+        moved = np.tensordot(swaps, a - b, 1)
+        swapped.append(difference(total_a - moved, total_b + moved))
+    return np.concatenate(resampled), np.concatenate(swapped)
+
+
+def mcnemar(wins: int, losses: int) -> float:
+    """Exact two-sided McNemar test of two accuracies on the same examples.
+
+    `wins` examples are right in the first system only, `losses` in the second only; under the null
+    hypothesis wins ~ Binomial(wins + losses, 1/2).
+    """
+    return min(1.0, 2 * float(bdtr(min(wins, losses), wins + losses, 0.5)))
+
+
+def _mcnemar_over_seeds(right: np.ndarray, other: np.ndarray) -> float:
+    """One seed's p-value, or twice the median over the seeds; both (seeds, examples) of bool.
+
+    The seeds share their examples, so their counts cannot be added up; twice the median is a valid
+    p-value however they depend on each other (Rueschendorf 1982).
+    """
+    wins, losses = (right & ~other).sum(axis=1), (~right & other).sum(axis=1)
+    values = [mcnemar(int(w), int(x)) for w, x in zip(wins, losses, strict=True)]
+    return values[0] if len(values) == 1 else min(1.0, 2 * statistics.median(values))
+
+
+def _distinct(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different columns of a matrix and how often each occurs.
+
+    By a random projection, ten times as fast as np.unique(axis=1); two columns that are not equal
+    share a projection about once in 2**53.
+    """
+    keys = np.random.default_rng(0).random(len(columns)) @ columns
+    _, first, counts = np.unique(keys, return_index=True, return_counts=True)
+    return columns[:, first], counts
+
+
+def _draw(rng: np.random.Generator, counts: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each case is drawn in a bootstrap, how many of it are swapped: (size, cases)."""
+    n, cases = int(counts.sum()), len(counts)
+    if cases < n:
+        swaps = rng.binomial(counts, 0.5, size=(size, cases))
+        return rng.multinomial(n, counts / n, size=size), swaps
+    # All different, as in a regression: one by one is several times faster.
+    places = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+    drawn = np.bincount(places.ravel(), minlength=size * n).reshape(size, n)
+    return drawn, rng.integers(2, size=(size, n))
+
+
+def _chunk_sizes(groups: int) -> list[int]:
+    size = min(RESAMPLES, max(1, CHUNK // groups))
+    whole, rest = divmod(RESAMPLES, size)
+    return [size] * whole + [rest] * (rest > 0)
+
+
+# Features of predictions and labels, both (cases,), given the number of classes: (cases, features);
+# and the metric from their sums (..., features), the values of dylora.metrics.glue.
+Features = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+Score = Callable[[np.ndarray], np.ndarray]
+
+
+def _hits(predictions: np.ndarray, labels: np.ndarray, _: int) -> np.ndarray:
+    return np.stack([predictions == labels, np.ones(len(labels))], axis=-1)
+
+
+def _weighted(values: np.ndarray, weights: np.ndarray, _: int) -> np.ndarray:
+    return np.stack([values, weights], axis=-1)
+
+
+def _accuracy(sums: np.ndarray) -> np.ndarray:
+    return sums[..., 0] / sums[..., 1]
+
+
+def _positives(predictions: np.ndarray, labels: np.ndarray, _: int) -> np.ndarray:
+    return np.stack([(predictions == 1) & (labels == 1), predictions == 1, labels == 1], axis=-1)
+
+
+def _f1(sums: np.ndarray) -> np.ndarray:
+    return _ratio(2 * sums[..., 0], 1.0 * sums[..., 1] + sums[..., 2])
+
+
+def _confusion(predictions: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    return np.eye(classes * classes)[(labels * classes + predictions).astype(int)]
+
+
+def _matthews(sums: np.ndarray) -> np.ndarray:
+    """The correlation of two class assignments from their confusion matrix (Gorodkin 2004)."""
+    classes = math.isqrt(sums.shape[-1])
+    matrix = sums.reshape(*sums.shape[:-1], classes, classes)
+    true, predicted = matrix.sum(axis=-1), matrix.sum(axis=-2)
+    n, right = true.sum(axis=-1), np.trace(matrix, axis1=-2, axis2=-1)
+    spread = (n**2 - (true**2).sum(axis=-1)) * (n**2 - (predicted**2).sum(axis=-1))
+    return _ratio(right * n - (true * predicted).sum(axis=-1), np.sqrt(spread))
+
+
+def _moments(predictions: np.ndarray, labels: np.ndarray, _: int) -> np.ndarray:
+    x, y = predictions - labels.mean(), labels - labels.mean()  # small numbers keep their digits
+    return np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], axis=-1)
+
+
+def _pearson(sums: np.ndarray) -> np.ndarray:
+    n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
+    spread = np.clip(n * xx - x * x, 0, None) * np.clip(n * yy - y * y, 0, None)
+    return _ratio(n * xy - x * y, np.sqrt(spread))
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """above / below, and 0 where below is 0, as GLUE's metrics have it."""
+    return np.divide(above, below, out=np.zeros_like(below), where=below > 0)
+
+
+FEATURES: dict[str, tuple[Features, Score]] = {
+    "accuracy": (_hits, _accuracy),
+    "f1": (_positives, _f1),
+    "matthews_correlation": (_confusion, _matthews),
+    "pearson": (_moments, _pearson),
+}

@@ -1,0 +1,66 @@
+"""Tables of every experiment from the run records, as Markdown, LaTeX and CSV.
+
+  python scripts/make_tables.py                         into results/tables/
+  python scripts/make_tables.py experiment=table2_glue  one of them
+  python scripts/make_tables.py paths.results=DIR       records and tables of another folder
+
+Reads records only: no torch, no network, never training. Exit status 1 if something had to be left
+out, which is listed by file with what to do.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dylora.cli import options, plain_errors
+from dylora.collection import load_records
+from dylora.errors import UserError
+from dylora.layout import known_tasks, load_experiments, load_published
+from dylora.tables import build_tables, write_tables
+
+
+@dataclass
+class PathOptions:
+    results: str = "results"  # has records/, gets tables/
+    experiments: str = "experiments"
+    reference: str = "results/reference"  # published numbers
+
+
+@dataclass
+class Options:
+    experiment: str | None = None  # one of experiments/; null: all
+    paths: PathOptions = field(default_factory=PathOptions)
+
+
+def main() -> int:
+    """0 if every record and file could be used, else 1. Raises UserError for a wrong option."""
+    chosen = options(Options, __doc__)
+    results = Path(chosen.paths.results)
+    for folder in (chosen.paths.experiments, chosen.paths.reference):
+        if not Path(folder).is_dir():
+            raise UserError(f"{folder}: no such folder; run this in the project's folder")
+    runs, problems = load_records(results / "records")
+    tasks = known_tasks() | {run.task for run in runs}
+    experiments, more = load_experiments(Path(chosen.paths.experiments), tasks)
+    published, faults = load_published(Path(chosen.paths.reference))
+    problems += [*more, *faults]
+    if chosen.experiment is not None:
+        names = [experiment.name for experiment in experiments]
+        experiments = [e for e in experiments if e.name == chosen.experiment]
+        if not experiments:
+            raise UserError(f"experiment={chosen.experiment}: must be one of {', '.join(names)}")
+    for experiment in experiments:
+        made, missing = build_tables(experiment, runs, published)
+        problems += missing
+        for path in write_tables(made, results / "tables"):
+            print(path)
+    done = sum(run.done for run in runs)
+    print(f"{done} finished runs, {len(runs) - done} others, in {results / 'records'}")
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        sys.exit(main())

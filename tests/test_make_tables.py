@@ -1,0 +1,188 @@
+"""scripts/make_tables.py: what is wrong is reported by file, the rest is made, the status is 1."""
+
+import importlib.util
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from table_records import experiment, write_run
+
+from dylora.collection import Run, load_records
+from dylora.layout import load_published
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts" / "make_tables.py"
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    """Results with one sound run, and an experiment to show it."""
+    write_run(tmp_path, method="full", scores={0: 0.9})
+    experiment(tmp_path / "experiments")
+    return tmp_path
+
+
+@dataclass
+class Outcome:
+    status: int
+    stdout: str
+    stderr: str
+
+
+MakeTables = Callable[[Path], Outcome]
+
+
+@pytest.fixture
+def make_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> MakeTables:
+    """The script on results with their own experiments; the sound part must always be made."""
+    spec = importlib.util.spec_from_file_location("make_tables_script", SCRIPT)
+    assert spec and spec.loader
+    script = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = script  # dataclasses look their module up
+    spec.loader.exec_module(script)
+
+    def run(results: Path) -> Outcome:
+        paths = [f"paths.results={results}", f"paths.experiments={results / 'experiments'}"]
+        monkeypatch.setattr(sys, "argv", ["make_tables.py", *paths])
+        monkeypatch.chdir(ROOT)
+        status = script.main()
+        assert "| Full |  | 90.0 |" in (results / "tables" / "small.md").read_text()
+        return Outcome(status, *capsys.readouterr())
+
+    return run
+
+
+def test_nothing_wrong_is_exit_status_0(make_tables: MakeTables, sound: Path) -> None:
+    done = make_tables(sound)
+    assert done.status == 0 and done.stderr == ""
+    assert f"{sound / 'tables' / 'small.md'}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"schema": 1, "status": "do', r"cannot be read .*delete it"),
+        ("[]", r"is no run record; delete it"),
+        ("\xff\xfe", r"cannot be read|is no run record"),
+        ('{"schema": 1, "status": "done"}', r"is incomplete, without a usable signature"),
+        (
+            '{"schema": 0, "status": "done", "command": "python run.py x=1"}',
+            r"older schema 0.*run again with force=true: python run\.py x=1",
+        ),
+        ('{"schema": 9, "status": "done"}', r"newer .*update dylora"),
+    ],
+)
+def test_a_record_that_cannot_be_used_is_named(
+    make_tables: MakeTables, sound: Path, text: str, said: str
+) -> None:
+    folder = sound / "records" / "broken"
+    folder.mkdir()
+    (folder / "record.json").write_text(text, encoding="latin-1")
+    done = make_tables(sound)
+    assert done.status == 1
+    assert str(folder / "record.json") in done.stderr and re.search(said, done.stderr)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"scores": {"0": 0.9}}, {"scores": {}}, {"scores": {"x": {}}}, {"times": {}}, {"config": 3}],
+)
+def test_a_record_of_another_shape_is_named(
+    make_tables: MakeTables, sound: Path, change: dict[str, Any]
+) -> None:
+    folder = write_run(sound, "rte", "full", record=change)
+    done = make_tables(sound)
+    assert done.status == 1 and str(folder / "record.json") in done.stderr
+
+
+def test_a_folder_without_a_record_is_named(make_tables: MakeTables, sound: Path) -> None:
+    (sound / "records" / "empty").mkdir()
+    done = make_tables(sound)
+    assert done.status == 1 and str(sound / "records" / "empty") in done.stderr
+
+
+def test_two_records_of_one_signature_with_other_scores_are_both_left_out(
+    make_tables: MakeTables, sound: Path
+) -> None:
+    one = write_run(sound, "rte", "full", scores={0: 0.5})
+    two = one.with_name("copied")
+    shutil.copytree(one, two)
+    assert make_tables(sound).status == 0, "an equal copy is no fault"
+    record = json.loads((two / "record.json").read_text())
+    record["scores"]["0"]["accuracy"] = 0.6
+    (two / "record.json").write_text(json.dumps(record))
+    done = make_tables(sound)
+    assert done.status == 1
+    assert str(one / "record.json") in done.stderr and str(two / "record.json") in done.stderr
+    table = (sound / "tables" / "small.md").read_text()
+    assert "50.0" not in table and "60.0" not in table
+
+
+def test_an_equal_copy_counts_once(tmp_path: Path) -> None:
+    one = write_run(tmp_path, method="full", scores={0: 0.5})
+    shutil.copytree(one, one.with_name("copied"))
+    runs, problems = load_records(tmp_path / "records")
+    assert len(runs) == 1 and not problems
+
+
+def test_an_unknown_task_is_named_and_its_column_left_out(
+    make_tables: MakeTables, sound: Path
+) -> None:
+    path = sound / "experiments" / "small.yaml"
+    path.write_text(path.read_text().replace("rte.accuracy", "rtee.accuracy"))
+    done = make_tables(sound)
+    assert done.status == 1
+    assert re.search(r"small\.yaml: names the unknown task rtee.*did you mean rte", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("layout: [", "cannot be read"),
+        ("a: 1", "no layout"),
+        ("layout: {kind: scorse}", "must be one of scores, time, settings"),
+        ("layout: {kind: scores, titel: x}", "titel"),
+        (
+            "layout: {kind: scores, title: x, model: m, architecture: encoder, columns: {a: b}}",
+            "task.metric",
+        ),
+    ],
+)
+def test_an_experiment_that_cannot_be_read_is_named(
+    make_tables: MakeTables, sound: Path, text: str, said: str
+) -> None:
+    path = sound / "experiments" / "broken.yaml"
+    path.write_text(text)
+    done = make_tables(sound)
+    assert done.status == 1 and f"{path}: " in done.stderr and said in done.stderr
+
+
+def test_published_numbers_without_a_source_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text('- {models: [m], name: x, values: {average: "1"}}')
+    (tmp_path / "sure.yaml").write_text(
+        '- {models: [m], name: x, source: s, confidence: high, values: {average: "1"}}'
+    )
+    (tmp_path / "good.yaml").write_text(
+        '- {models: [m], name: x, source: s, confidence: primary, values: {average: "1"}}'
+    )
+    found, problems = load_published(tmp_path)
+    assert list(found) == ["good"]
+    assert [problem.path.name for problem in problems] == ["bad.yaml", "sure.yaml"]
+
+
+def test_a_history_is_skipped_but_still_there_to_read(tmp_path: Path) -> None:
+    steps = [{"step": i, "loss": 0.5, "note": 'a "\\n }" in a text'} for i in range(3)]
+    write_run(tmp_path, record={"history": {"steps": steps, "epochs": []}, "after": {"x": 1}})
+    [run], _ = load_records(tmp_path / "records")
+    assert run.record["history"] == {} and run.record["after"] == {"x": 1}
+    assert run.history()["steps"] == steps
+    path = run.folder / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text())))  # another indentation
+    [run], _ = load_records(tmp_path / "records")
+    assert isinstance(run, Run) and run.record["after"] == {"x": 1}

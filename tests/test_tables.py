@@ -1,0 +1,231 @@
+"""Tables from made-up records: what is shown, what is never shown, and how damage is reported."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from table_records import GENERATION, experiment, row, tables_of, write_outputs, write_run
+
+from dylora.collection import load_records
+from dylora.layout import known_tasks, load_experiments
+from dylora.tables import build_tables, write_tables
+from dylora.tables.cells import DASH
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_fractions_become_percent_with_mean_deviation_and_number_of_seeds(tmp_path: Path) -> None:
+    for seed, score in enumerate((0.80, 0.82, 0.90), start=1):
+        write_run(tmp_path, seed=seed, max_rank=4, scores={1: score, 2: score, 4: 0.5})
+    table = tables_of(tmp_path)[0]
+    cells = row(table, "Any", "1")
+    assert cells["MRPC"].text == "84.0 ± 5.3"
+    assert cells["Seeds"].text == "3"
+    assert [run.seed for run in cells["MRPC"].runs] == [1, 2, 3]
+    assert row(table, "Any", "4")["MRPC"].text == "50.0 ± 0.0"
+
+
+def test_the_papers_median_has_a_table_of_its_own(tmp_path: Path) -> None:
+    for seed, score in enumerate((0.80, 0.82, 0.90), start=1):
+        write_run(tmp_path, method="full", seed=seed, scores={0: score})
+    first, second, *_ = tables_of(tmp_path, centers=["median", "mean"])
+    assert "median over seeds" in first.title and "mean over seeds" in second.title
+    assert row(first, "Full")["MRPC"].text.startswith("82.0")
+    assert row(second, "Full")["MRPC"].text.startswith("84.0")
+
+
+def test_generation_scores_are_shown_as_they_are(tmp_path: Path) -> None:
+    scores = {"BLEU": 68.25, "NIST": 8.625, "METEOR": None, "ROUGE_L": 71.0, "CIDEr": 2.5}
+    write_run(tmp_path, "e2e", "full", model="gpt2_medium", scores={0: scores})
+    columns = {f"e2e.{metric}": metric for metric in GENERATION["e2e"]}
+    table = tables_of(
+        tmp_path, model="gpt2_medium", architecture="decoder", columns=columns, average=False
+    )[0]
+    texts = [cell.text for cell in row(table, "Full").values()]
+    assert texts == ["68.2", "8.62", DASH, "71.0", "2.50", "1"]
+    assert any("e2e BLEU: made up" in note for note in table.notes), "what computed it is unsaid"
+
+
+def test_truncated_and_trained_at_each_rank_are_told_apart(tmp_path: Path) -> None:
+    for rank in (1, 2, 4):
+        write_run(
+            tmp_path, method="lora", max_rank=rank, scores=dict.fromkeys((1, 2, 4), rank / 10)
+        )
+    table = tables_of(tmp_path)[0]
+    assert [row(table, "Cut", rank)["MRPC"].text for rank in "124"] == ["40.0"] * 3
+    assert [row(table, "Each", rank)["MRPC"].text for rank in "124"] == ["10.0", "20.0", "40.0"]
+
+
+def test_what_is_missing_is_a_dash_and_so_is_every_average_over_it(tmp_path: Path) -> None:
+    write_run(tmp_path, method="full", scores={0: 0.9})
+    write_run(tmp_path, "rte", "full", seed=1, scores={0: 0.7}, record={"status": "failed"})
+    write_run(tmp_path, max_rank=4, scores={1: 0.5, 2: None, 4: float("nan")})
+    table = tables_of(tmp_path)[0]
+    cells = row(table, "Full")
+    assert (cells["MRPC"].text, cells["RTE"].text, cells["Average"].text) == ("90.0", DASH, DASH)
+    assert [row(table, "Any", rank)["MRPC"].text for rank in "124"] == ["50.0", DASH, DASH]
+    assert row(table, "Any", "best")["MRPC"].text == DASH, (
+        "the best of ranks that are not all there"
+    )
+    assert {cell.text for cell in row(table, "Cut", "1-4").values()} == {DASH}
+
+
+def test_the_average_is_over_all_tasks(tmp_path: Path) -> None:
+    for task, score in (("mrpc", 0.9), ("rte", 0.7)):
+        write_run(tmp_path, task, "full", scores={0: score})
+    assert row(tables_of(tmp_path)[0], "Full")["Average"].text == "80.0"
+
+
+def test_best_of_a_column_is_bold_whether_high_or_low_is_good(tmp_path: Path) -> None:
+    for method, bleu, ter in (("full", 40.0, 50.0), ("dylora", 45.0, 40.0)):
+        rank = {"full": [0], "dylora": [1, 2, 4]}[method]
+        scores = {r: {"BLEU": bleu, "METEOR": 39.01 + r / 100, "TER": ter} for r in rank}
+        write_run(tmp_path, "dart", method, model="gpt2_medium", max_rank=4, scores=scores)
+    columns = {f"dart.{metric}": metric for metric in GENERATION["dart"]}
+    layout = {"model": "gpt2_medium", "architecture": "decoder", "columns": columns}
+    table = tables_of(tmp_path, **layout)[0]
+    full, dynamic = row(table, "Full"), row(table, "Any", "1")
+    assert not full["BLEU"].best and not full["TER"].best
+    assert dynamic["BLEU"].best and dynamic["TER"].best
+    assert not dynamic["METEOR"].best and not full["METEOR"].best, "equal as printed: no best"
+
+
+def test_the_range_of_ranks_has_area_worst_and_smallest_good_rank(tmp_path: Path) -> None:
+    write_run(tmp_path, max_rank=4, scores={1: 0.80, 2: 0.896, 4: 0.90})
+    table = tables_of(tmp_path)[-1]
+    cells = row(table, "Any", "MRPC")
+    assert (cells["Best"].text, cells["Worst"].text) == ("90.0", "80.0")
+    linear = ((80 + 89.6) / 2 * 1 + (89.6 + 90) / 2 * 2) / 3
+    log2 = ((80 + 89.6) / 2 + (89.6 + 90) / 2) / 2
+    assert cells["AURAC"].value == pytest.approx(linear)
+    assert cells["AURAC (log2)"].value == pytest.approx(log2)
+    assert cells["Smallest rank within 0.5"].text == "2"
+
+
+def test_each_model_has_its_table_and_the_papers_is_first_even_without_runs(
+    tmp_path: Path,
+) -> None:
+    write_run(tmp_path, model="minilm", method="full", scores={0: 0.7})
+    write_run(tmp_path, model="a_model", method="full", scores={0: 0.6})
+    tables = tables_of(tmp_path)
+    assert [table.model for table in tables] == ["roberta_base", "a_model", "minilm"]
+    assert not tables[0].measured and tables[2].measured
+    assert row(tables[2], "Full")["MRPC"].text == "70.0"
+
+
+def test_other_tasks_make_the_columns_where_the_papers_are_absent(tmp_path: Path) -> None:
+    for task in ("toy_pair", "toy_similarity"):
+        write_run(tmp_path, task, "full", model="tiny_roberta", scores={0: 0.7})
+    write_run(tmp_path, "toy_e2e", "full", model="tiny_gpt2", scores={0: 30.0})
+    table = tables_of(tmp_path)[1]
+    assert list(table.header[2:4]) == ["toy_pair accuracy", "toy_similarity accuracy"]
+    assert row(table, "Full")["Average"].text == "70.0"
+    assert "None of this experiment's own tasks" in table.notes[0]
+
+
+def test_trials_are_in_tables_of_their_own_and_say_so(tmp_path: Path) -> None:
+    write_run(tmp_path, method="full", scores={0: 0.9})
+    write_run(tmp_path, method="full", scores={0: 0.1}, task__max_train_rows=64)
+    first, second = tables_of(tmp_path)
+    assert row(first, "Full")["MRPC"].text == "90.0"
+    assert row(second, "Full")["MRPC"].text == "10.0"
+    assert "trial" in second.title and "task.max_train_rows=64" in second.title
+
+
+def test_runs_with_other_settings_are_never_mixed_and_are_named(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_run(tmp_path, method="full", seed=seed, scores={0: 0.9})
+    other = write_run(tmp_path, method="full", seed=3, scores={0: 0.1}, train__learning_rate=1e-5)
+    table = tables_of(tmp_path)[0]
+    assert row(table, "Full")["MRPC"].text == "90.0 ± 0.0"
+    note = next(note for note in table.notes if other.name in note)
+    assert "train.learning_rate=1e-05" in note
+
+
+def test_arms_under_different_settings_are_pointed_out(tmp_path: Path) -> None:
+    write_run(tmp_path, method="full", scores={0: 0.9})
+    write_run(tmp_path, method="lora", max_rank=4)
+    write_run(tmp_path, max_rank=4, train__epochs=30)
+    assert "mrpc: train.epochs is 3, but 30 for Any." in tables_of(tmp_path)[0].notes
+
+
+def paired_runs(results: Path, wrong: int, seed: int = 1) -> None:
+    """DyLoRA all right, truncated LoRA with `wrong` mistakes among 100 at rank 1, none at 2."""
+    labels = ["yes", "no"] * 50
+    flipped = [{"yes": "no", "no": "yes"}[label] for label in labels]
+    cut = write_run(results, method="lora", seed=seed, max_rank=4)
+    any_rank = write_run(results, seed=seed, max_rank=4)
+    write_outputs(cut, labels, {1: flipped[:wrong] + labels[wrong:], 2: labels})
+    write_outputs(any_rank, labels, {1: labels, 2: labels})
+
+
+def test_a_mark_tells_what_differs_by_the_paired_tests(tmp_path: Path) -> None:
+    paired_runs(tmp_path, wrong=20)
+    made, _ = build_tables(experiment(tmp_path / "e"), load_records(tmp_path / "records")[0], {})
+    table = made.tables[0]
+    assert row(table, "Any", "1")["MRPC"].marks == "†"
+    assert row(table, "Any", "2")["MRPC"].marks == ""
+    assert any("† differs from Cut" in note for note in table.notes)
+    paths = write_tables(made, tmp_path / "tables")
+    assert paths[-1].name == "small_tests.csv"
+    first, second, third = csv.DictReader(paths[-1].read_text().splitlines())
+    assert (first["rank"], first["difference"], first["examples"]) == ("1", "20", "100")
+    assert float(first["mcnemar_p"]) == pytest.approx(2 / 2**20, rel=1e-3)
+    assert float(second["randomisation_p"]) == 1
+    assert third["mcnemar_p"] == "", "rank 4 has no predictions"
+
+
+@pytest.mark.parametrize("damage", ["short", "strange", "labels"])
+def test_predictions_that_do_not_fit_give_no_test(tmp_path: Path, damage: str) -> None:
+    paired_runs(tmp_path, wrong=20)
+    folder = next((tmp_path / "records").glob("*-lora-*")) / "outputs"
+    if damage == "short":
+        (folder / "validation.rank1.txt").write_text("yes\n")
+    elif damage == "strange":
+        (folder / "validation.rank1.txt").write_text("maybe\n" * 100)
+    else:
+        (folder / "validation.labels.txt").write_text("yes\n" * 100)
+    table = tables_of(tmp_path)[0]
+    assert row(table, "Any", "1")["MRPC"].marks == ""
+    assert any("paired tests lack predictions" in note for note in table.notes)
+
+
+def test_time_counts_evaluation_and_needs_every_rank_on_one_device(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_run(tmp_path, seed=seed, max_rank=2)  # 100 + seed + 8 seconds
+        for rank in (1, 2):
+            other = {"device": {"name": "H100"}} if (seed, rank) == (2, 1) else {}
+            write_run(tmp_path, method="lora", seed=seed, max_rank=rank, record=other)
+    layout = {
+        "kind": "time",
+        "title": "Time",
+        "model": "roberta_base",
+        "architecture": "encoder",
+        "columns": {"mrpc": "MRPC"},
+        "once": {"name": "Any", "match": {"method.name": "dylora"}, "ranks": [1, 2]},
+        "sweep": {
+            "name": "Each",
+            "match": {"method.name": "lora"},
+            "ranks": [1, 2],
+            "own_rank": True,
+        },
+    }
+    folder = tmp_path / "e"
+    folder.mkdir()
+    (folder / "time.yaml").write_text(yaml.safe_dump({"layout": layout}))
+    [found], _ = load_experiments(folder, known_tasks())
+    made, _ = build_tables(found, load_records(tmp_path / "records")[0], {})
+    cells = row(made.tables[0], "MRPC", "cpu, threads: 1")
+    sweep = (101 + 8) + (101 + 8 / 2)  # rank 2 is charged for one of its two ranks
+    assert cells["Each at ranks 1-2, s"].value == pytest.approx(sweep)
+    assert cells["Ratio"].value == pytest.approx(sweep / (101 + 8))
+    assert cells["Ratio"].summary and cells["Ratio"].summary.n == 1, "seed 2 mixes two devices"
+    assert cells["Any once, s"].summary and cells["Any once, s"].summary.n == 2
+
+
+def test_tables_need_no_torch() -> None:
+    code = "import dylora.tables, dylora.deploy, sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
