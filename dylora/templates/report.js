@@ -1,0 +1,237 @@
+"use strict";
+const data = JSON.parse(document.getElementById("data").textContent);
+const SVG = "http://www.w3.org/2000/svg";
+const MARKS = [
+  "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0", "M-3.5-3.5h7v7h-7z", "M0-4.5L4.5 3.5h-9z",
+  "M-3-3L3 3M-3 3L3-3", "M0-5L5 0L0 5L-5 0z", "M0 4.5L4.5-3.5h-9z", "M-4.5 0h9M0-4.5v9",
+];
+
+function make(name, attributes, parent, text) {
+  const svg = parent instanceof SVGElement || name === "svg";
+  const element = svg ? document.createElementNS(SVG, name) : document.createElement(name);
+  for (const key in attributes) element.setAttribute(key, attributes[key]);
+  if (text !== undefined) element.textContent = text;
+  if (parent) parent.append(element);
+  return element;
+}
+
+function round(value, step) {
+  return value.toFixed(Math.max(0, Math.min(4, Math.ceil(-Math.log10(step) - 1e-9))));
+}
+
+// About `count` round numbers from low to high, and their distance.
+function ticks(low, high, count) {
+  const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
+  const found = [];
+  for (let tick = Math.ceil(low / step) * step; tick <= high + step / 1e6; tick += step) found.push(tick);
+  return [found, step];
+}
+
+// A chart of one panel: scores against the rank, with toggles, a reading line and a readout.
+class Chart {
+  constructor(root, panel) {
+    this.panel = panel;
+    this.svg = root.querySelector("svg");
+    this.output = root.querySelector("output");
+    this.metric = panel.metrics[0].name;
+    this.hidden = new Set();
+    this.at = this.ranks.at(-1);
+    root.querySelectorAll("input").forEach((input, number) => input.addEventListener("change", () => {
+      this.hidden[input.checked ? "delete" : "add"](number);
+      this.draw();
+    }));
+    root.querySelector("select")?.addEventListener("change", (event) => {
+      this.metric = event.target.value;
+      this.draw();
+    });
+    this.svg.addEventListener("pointermove", (event) => this.read(this.nearest(event)));
+    this.svg.addEventListener("pointerdown", (event) => this.read(this.nearest(event)));
+    this.svg.addEventListener("keydown", (event) => this.key(event));
+    new ResizeObserver(() => this.draw()).observe(this.svg);
+  }
+
+  get shown() {
+    return this.panel.series
+      .map((series) => ({ ...series, points: series.points[this.metric] ?? [] }))
+      .filter((series, number) => series.points.length && !this.hidden.has(number));
+  }
+
+  get ranks() {
+    const all = this.panel.series.flatMap((series) => series.points[this.metric] ?? []);
+    const ranks = [...new Set(all.map((point) => point.rank))].filter((rank) => rank > 0);
+    return ranks.length ? ranks.sort((a, b) => a - b) : [1];
+  }
+
+  draw() {
+    const width = this.svg.clientWidth, height = this.svg.clientHeight;
+    if (!width) return;
+    const ranks = this.ranks, top = ranks.at(-1), shown = this.shown;
+    const values = shown.flatMap((s) => s.points.flatMap((p) => [p.mean, p.low ?? p.mean, p.high ?? p.mean]));
+    let low = Math.min(...values), high = Math.max(...values);
+    if (!values.length) [low, high] = [0, 1];
+    const room = Math.max((high - low) * 0.06, Math.abs(high) * 0.002, 1e-3);
+    [low, high] = [low - room, high + room];
+    const place = top > 16 ? Math.log2 : (rank) => rank;
+    const span = place(top) - place(ranks[0]) || 1;
+    this.x = (rank) => 44 + ((place(rank) - place(ranks[0])) / span) * (width - 60);
+    this.y = (value) => 10 + ((high - value) / (high - low)) * (height - 42);
+    this.svg.replaceChildren();
+    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.axes(low, high, width, height, ranks, top);
+    for (const series of shown) this.line(series, width);
+    this.cursor = make("line", { class: "cursor", y1: 10, y2: height - 32 }, this.svg);
+    this.svg.setAttribute("aria-valuemin", ranks[0]);
+    this.svg.setAttribute("aria-valuemax", top);
+    this.read(this.at);
+  }
+
+  axes(low, high, width, height, ranks, top) {
+    const [marks, step] = ticks(low, high, 5);
+    for (const mark of marks) {
+      make("line", { class: "grid", x1: 44, x2: width - 16, y1: this.y(mark), y2: this.y(mark) }, this.svg);
+      make("text", { x: 34, y: this.y(mark) + 4, "text-anchor": "end" }, this.svg, round(mark, step));
+    }
+    const named = top > 16 ? ranks.filter((rank) => Math.log2(rank) % 1 === 0) : ranks;
+    for (const rank of named) {
+      make("text", { x: this.x(rank), y: height - 16, "text-anchor": "middle" }, this.svg, rank);
+    }
+    make("line", { class: "axis", x1: 44, x2: width - 16, y1: height - 32, y2: height - 32 }, this.svg);
+    make("text", { x: width - 16, y: height - 2, "text-anchor": "end" }, this.svg, "rank");
+  }
+
+  line(series, width) {
+    const group = make("g", { class: `s${series.look}`, "data-series": series.name }, this.svg);
+    const { points } = series;
+    if (series.flat) {
+      const y = this.y(points[0].mean);
+      make("line", { class: "line", x1: 44, x2: width - 16, y1: y, y2: y }, group);
+      return;
+    }
+    const at = (rank, value) => `${this.x(rank).toFixed(1)} ${this.y(value).toFixed(1)}`;
+    const banded = points.filter((point) => point.low !== null);
+    if (banded.length > 1) {
+      const there = banded.map((p) => at(p.rank, p.high)), back = banded.map((p) => at(p.rank, p.low));
+      make("path", { class: "band", d: `M${[...there, ...back.reverse()].join("L")}z` }, group);
+    }
+    make("path", { class: "line", d: `M${points.map((p) => at(p.rank, p.mean)).join("L")}` }, group);
+    for (const point of points) {
+      const [x, y] = at(point.rank, point.mean).split(" ");
+      const attributes = { class: "dot", d: MARKS[series.look], transform: `translate(${x} ${y})` };
+      make("path", { ...attributes, "data-rank": point.rank }, group);
+    }
+  }
+
+  nearest(event) {
+    const x = event.clientX - this.svg.getBoundingClientRect().left;
+    return this.ranks.reduce((a, b) => (Math.abs(this.x(b) - x) < Math.abs(this.x(a) - x) ? b : a));
+  }
+
+  key(event) {
+    const ranks = this.ranks, now = ranks.indexOf(this.at);
+    const moved = { ArrowLeft: now - 1, ArrowDown: now - 1, ArrowRight: now + 1, ArrowUp: now + 1,
+      Home: 0, End: ranks.length - 1 }[event.key];
+    if (moved === undefined) return;
+    event.preventDefault();
+    this.read(ranks[Math.max(0, Math.min(ranks.length - 1, moved))]);
+  }
+
+  read(rank) {
+    this.at = rank;
+    this.cursor.setAttribute("x1", this.x(rank));
+    this.cursor.setAttribute("x2", this.x(rank));
+    this.svg.querySelectorAll(".dot").forEach((dot) =>
+      dot.classList.toggle("at", Number(dot.dataset.rank) === rank));
+    this.output.replaceChildren(make("span", {}, null, `rank ${rank}`), " ");
+    for (const series of this.shown) {
+      const point = series.points.find((p) => p.rank === rank || series.flat);
+      if (!point) continue;
+      const item = make("span", { class: `s${series.look}` }, this.output, `${series.name} `);
+      make("b", {}, item, point.mean.toFixed(2));
+      if (point.low !== null) item.append(` [${point.low.toFixed(2)}, ${point.high.toFixed(2)}]`);
+      item.append(point.n > 1 ? ` n=${point.n}` : "");
+      this.output.append(" ");
+    }
+    this.svg.setAttribute("aria-valuenow", rank);
+    this.svg.setAttribute("aria-valuetext", this.output.textContent);
+  }
+}
+
+document.querySelectorAll(".panel").forEach((root, number) => new Chart(root, data.panels[number]));
+
+async function copy(button) {
+  const code = button.parentElement.querySelector("code");
+  try {
+    await navigator.clipboard.writeText(code.textContent);
+  } catch { // no permission, or an old browser on a local file
+    getSelection().selectAllChildren(code);
+    document.execCommand("copy");
+  }
+  button.textContent = "Copied";
+  setTimeout(() => { button.textContent = "Copy"; }, 1500);
+}
+
+// What stands behind a value of a table: its runs and how to make them again.
+const dialog = document.getElementById("behind");
+function showRuns(button) {
+  const row = button.closest("tr"), rank = row.cells[1]?.textContent.trim();
+  const heading = button.closest("table").tHead.rows[0].cells[button.closest("td").cellIndex];
+  dialog.querySelector("h3").textContent = [row.cells[0].firstChild.textContent.trim(),
+    rank && `rank ${rank}`, heading.textContent.trim()].filter(Boolean).join(" · ");
+  const list = dialog.querySelector("div");
+  list.replaceChildren();
+  for (const number of button.dataset.runs.split(" ")) {
+    const run = document.getElementById(`run-${number}`);
+    const line = make("p", { class: "mono" }, list);
+    make("a", { href: `#run-${number}` }, line, run.dataset.name);
+    const box = make("div", { class: "command" }, list);
+    make("code", {}, box, run.querySelector(".command code").textContent);
+    make("button", { type: "button", class: "copy" }, box, "Copy");
+  }
+  dialog.showModal();
+}
+
+function openTarget() {
+  const target = location.hash.startsWith("#run-") && document.getElementById(location.hash.slice(1));
+  if (!target) return;
+  target.hidden = false;
+  target.open = true;
+  target.scrollIntoView();
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (button?.classList.contains("copy")) copy(button);
+  else if (button?.dataset.runs) showRuns(button);
+  if (event.target.closest("dialog a")) dialog.close();
+  if (event.target === dialog) dialog.close();
+});
+addEventListener("hashchange", openTarget);
+openTarget();
+
+document.getElementById("filter")?.addEventListener("input", (event) => {
+  const words = event.target.value.toLowerCase().split(/\s+/);
+  let left = 0;
+  for (const run of document.querySelectorAll(".run")) {
+    const text = run.querySelector("summary").textContent.toLowerCase();
+    run.hidden = !words.every((word) => text.includes(word));
+    left += !run.hidden;
+  }
+  document.getElementById("left").textContent = `${left} shown`;
+});
+
+// Two ranks of a generation run side by side.
+function showSamples(root) {
+  const texts = data.samples[root.dataset.run];
+  const [a, b] = [...root.querySelectorAll("select")].map((select) => texts[select.value]);
+  root.querySelectorAll("p").forEach((line) => line.remove());
+  a.forEach((text, i) => {
+    const same = text === b[i] ? "same" : "";
+    make("p", { class: same }, root, text || "(empty)");
+    make("p", { class: same }, root, b[i] || "(empty)");
+  });
+}
+document.querySelectorAll(".samples").forEach((root) => {
+  root.addEventListener("change", () => showSamples(root));
+  showSamples(root);
+});

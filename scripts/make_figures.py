@@ -1,0 +1,46 @@
+"""Figures from the run records, as PNG and PDF: scores, time and singular values by rank.
+
+  python scripts/make_figures.py                     into results/figures/
+  python scripts/make_figures.py paths.results=DIR   records and figures of another folder
+
+Reads records and adapters only: no torch, no network, never training. Exit status 1 if something
+had to be left out, which is listed by file with what to do.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dylora.cli import options, plain_errors
+from dylora.collection import load_records
+from dylora.figures import write_figures
+
+
+@dataclass
+class PathOptions:
+    results: str = "results"  # has records/, gets figures/
+
+
+@dataclass
+class Options:
+    paths: PathOptions = field(default_factory=PathOptions)
+
+
+def main() -> int:
+    """0 if every record and adapter could be used, else 1. Raises UserError for a wrong option."""
+    results = Path(options(Options, __doc__).paths.results)
+    runs, problems = load_records(results / "records")
+    written, unreadable = write_figures(runs, results / "figures")
+    for path in written:
+        print(path)
+    if not written:
+        print(f"no finished run in {results / 'records'}, so no figures")
+    problems += unreadable
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        sys.exit(main())

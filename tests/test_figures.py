@@ -1,0 +1,183 @@
+"""Figures from made-up records: the right numbers in files that print well."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from runs import config, write
+
+from dylora.collection import load_records
+from dylora.curves import EACH_RANK, Panel, panels
+from dylora.figures import (
+    COLORS,
+    scores_figure,
+    singular_values,
+    spectra_figure,
+    style,
+    time_figure,
+    write_figures,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.lines import Line2D
+
+pytest.importorskip("matplotlib", reason="matplotlib is absent: pip install 'dylora[report]'")
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts" / "make_figures.py"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Three seeds of DyLoRA, LoRA at ranks 1, 2 and 4, and full fine-tuning on MRPC."""
+    for seed in (1, 2, 3):
+        write(tmp_path, config("mrpc", "dylora", seed))
+        write(tmp_path, config("mrpc", "full", seed))
+        for rank in (1, 2, 4):
+            write(tmp_path, config("mrpc", "lora", seed, rank))
+    return tmp_path
+
+
+def panel_of(results: Path) -> Panel:
+    (panel,) = panels(load_records(results / "records")[0])
+    return panel
+
+
+def heights(line: "Line2D") -> np.ndarray:
+    return np.asarray(line.get_ydata(), dtype=float)
+
+
+def test_importing_figures_loads_neither_torch_nor_matplotlib() -> None:
+    code = "import sys, dylora.figures; print('torch' in sys.modules, 'matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_every_kind_is_written_as_png_and_pdf(results: Path) -> None:
+    runs, _ = load_records(results / "records")
+    written, problems = write_figures(runs, results / "figures")
+    assert not problems
+    assert sorted(path.name for path in written) == [
+        f"{kind}.mrpc_roberta_base.{ending}"
+        for kind in ("scores", "spectra", "time")
+        for ending in ("pdf", "png")
+    ]
+    assert sorted(results.glob("figures/*")) == sorted(written)  # and nothing half-written
+    for path in written:
+        start = path.read_bytes()[:4]
+        assert start == (b"%PDF" if path.suffix == ".pdf" else b"\x89PNG")
+
+
+def test_equal_records_give_equal_files(results: Path) -> None:
+    runs, _ = load_records(results / "records")
+    first, _ = write_figures(runs, results / "a")
+    second, _ = write_figures(runs, results / "b")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_scores_are_means_over_seeds_with_a_band(results: Path) -> None:
+    panel = panel_of(results)
+    figure = scores_figure(panel, [])
+    ax = figure.axes[0]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("rank", "accuracy (%)")
+    line = next(line for line in ax.lines if str(line.get_label()).startswith("DyLoRA"))
+    np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3, 4])
+    np.testing.assert_allclose(heights(line), 91 + 0.4 * np.arange(1, 5))
+    assert len(ax.collections) == 3  # bands of DyLoRA, LoRA truncated, LoRA at each rank
+
+
+def test_the_legend_states_the_number_of_seeds(results: Path) -> None:
+    (legend,) = scores_figure(panel_of(results), []).legends
+    assert {text.get_text() for text in legend.get_texts()} == {
+        "DyLoRA (3 seeds)",
+        "LoRA truncated (3 seeds)",
+        "LoRA trained at each rank (3 seeds)",
+        "Full fine-tuning (3 seeds)",
+    }
+
+
+def test_series_differ_in_colour_line_style_and_marker_so_that_print_needs_no_colour() -> None:
+    looks = [style(number) for number in range(len(COLORS))]
+    for part in ("color", "linestyle", "marker"):
+        assert len({str(look[part]) for look in looks}) == len(looks)
+    assert len({str(sorted(style(n).items(), key=str)) for n in range(20)}) == 20
+
+
+def test_time_of_lora_adds_up_over_ranks_and_dylora_is_paid_once(results: Path) -> None:
+    figure = time_figure(panel_of(results), [])
+    assert figure is not None
+    lines = {str(line.get_label()).split(" (")[0]: line for line in figure.axes[0].lines}
+    # Three seeds trained for 101, 102 and 103 s; of 5 s of scoring, a rank's own part.
+    per_rank = np.array([102 + 5 / 1, 102 + 5 / 2, 102 + 5 / 4]) / 3600
+    np.testing.assert_allclose(heights(lines[EACH_RANK]), np.cumsum(per_rank))
+    once = lines["DyLoRA, once for all ranks"]
+    np.testing.assert_allclose(heights(once), np.full(4, 107 / 3600))
+
+
+def test_times_of_another_device_are_left_out(results: Path) -> None:
+    gpu = {"name": "NVIDIA H100", "threads": 8}
+    write(results, config("mrpc", "dylora", 4), device=gpu)
+    figure = time_figure(panel_of(results), [])
+    assert figure is not None
+    labels = [str(line.get_label()) for line in figure.axes[0].lines]
+    assert "DyLoRA, once for all ranks (3 seeds)" in labels
+
+
+def test_without_lora_at_several_ranks_there_is_no_time_to_compare(tmp_path: Path) -> None:
+    write(tmp_path, config("mrpc", "dylora"))
+    write(tmp_path, config("mrpc", "lora"))
+    assert time_figure(panel_of(tmp_path), []) is None
+
+
+@pytest.mark.parametrize("method", ["lora", "dylora"])
+def test_singular_values_are_those_of_the_scaled_delta(tmp_path: Path, method: str) -> None:
+    from safetensors.numpy import load_file
+
+    from dylora.rank import component_weights
+
+    folder = write(tmp_path, config("mrpc", method))
+    (run,) = load_records(tmp_path / "records")[0]
+    tensors = load_file(folder / "adapter.safetensors")
+    found = singular_values(run)
+    assert sorted(found) == [1, 2, 4]
+    for b, values in found.items():
+        A, B = tensors["layer.1.value.lora_A"][:b], tensors["layer.1.value.lora_B"][:, :b]
+        weights = component_weights(method, b, 4, run.option("method.alpha"))  # type: ignore[arg-type]
+        expected = np.linalg.svd(B @ np.diag(weights) @ A, compute_uv=False)[:b]
+        np.testing.assert_allclose(values[1], expected, rtol=1e-5)
+
+
+def test_a_damaged_adapter_is_named_and_the_rest_is_drawn(results: Path) -> None:
+    folder = write(results, config("mrpc", "dylora", 1))
+    (folder / "adapter.safetensors").write_bytes(b"half")
+    runs, _ = load_records(results / "records")
+    written, (problem,) = write_figures(runs, results / "figures")
+    assert problem.path == folder / "adapter.safetensors"
+    assert len(written) == 6
+
+
+def test_without_adapters_there_are_no_spectra(results: Path) -> None:
+    for path in results.glob("records/*/adapter.safetensors"):
+        path.unlink()
+    assert spectra_figure(panel_of(results), []) is None
+
+
+def test_a_name_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
+    write(tmp_path, config("mrpc", "dylora"), task="../../x", model="a/b")
+    runs, _ = load_records(tmp_path / "records")
+    written, _ = write_figures(runs, tmp_path / "figures")
+    assert {path.parent for path in written} == {tmp_path / "figures"}
+
+
+def test_the_script_reports_a_half_written_record_and_draws_the_rest(results: Path) -> None:
+    broken = results / "records" / "broken" / "record.json"
+    broken.parent.mkdir()
+    broken.write_text('{"schema": 1, "sta')
+    command = [sys.executable, str(SCRIPT), f"paths.results={results}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 1
+    assert f"left out: {broken}" in done.stderr
+    assert "scores.mrpc_roberta_base.pdf" in done.stdout
+    assert "Traceback" not in done.stderr
