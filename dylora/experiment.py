@@ -167,9 +167,7 @@ def ranks_of(config: Config) -> list[int | None]:
     return list(config.evaluate.ranks or range(1, method.max_rank + 1))
 
 
-def _new_record(
-    config: Config, command: str, model: nn.Module, accelerator: Accelerator
-) -> Record:
+def _new_record(config: Config, command: str, model: nn.Module, accelerator: Accelerator) -> Record:
     device = accelerator.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
