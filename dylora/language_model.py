@@ -81,44 +81,60 @@ class Progress:
 
 
 def new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    """A model with random weights; `config.seed` decides them, torch's generator is left as is."""
-    sizes: dict[str, Any] = {
-        "vocab_size": len(tokenizer),
-        # Wider than the usual 0.02, which suits a width of 1000: sqrt(2 / 5d), arXiv 1910.05895.
-        "initializer_range": math.sqrt(2 / (5 * config.hidden)),
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
-    with torch.random.fork_rng():
+    """A model with random weights, on the GPU if there is one; torch's generators stay as they are.
+
+    `config.seed` decides the weights.
+    """
+    with kept_generators(), torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         torch.manual_seed(config.seed)
         if config.objective == Objective.causal:
-            return GPT2LMHeadModel(
-                GPT2Config(
-                    n_layer=config.layers,
-                    n_embd=config.hidden,
-                    n_head=config.heads,
-                    n_positions=config.context,
-                    activation_function="gelu_pytorch_tanh",  # GPT-2's own, in one fused kernel
-                    resid_pdrop=config.dropout,
-                    embd_pdrop=config.dropout,
-                    attn_pdrop=config.dropout,
-                    **sizes,
-                )
-            )
-        return RobertaForMaskedLM(
-            RobertaConfig(
-                num_hidden_layers=config.layers,
-                hidden_size=config.hidden,
-                num_attention_heads=config.heads,
-                intermediate_size=4 * config.hidden,
-                max_position_embeddings=config.context + tokenizer.pad_token_id + 1,
-                type_vocab_size=1,
-                pad_token_id=tokenizer.pad_token_id,
-                hidden_dropout_prob=config.dropout,
-                attention_probs_dropout_prob=config.dropout,
-                **sizes,
-            )
-        )
+            return GPT2LMHeadModel(_gpt2(config, tokenizer))
+        return RobertaForMaskedLM(_roberta(config, tokenizer))
+
+
+def kept_generators() -> AbstractContextManager[None]:
+    """Within the block seeding and drawing leave torch's generators, on all devices, untouched."""
+    return torch.random.fork_rng(range(torch.cuda.device_count()))
+
+
+def _deviation(config: PretrainConfig) -> float:
+    """Of the weights: wider than 0.02, which suits a width of 1000 (sqrt(2/5d), 1910.05895)."""
+    return math.sqrt(2 / (5 * config.hidden))
+
+
+def _gpt2(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> GPT2Config:
+    return GPT2Config(
+        vocab_size=len(tokenizer),
+        n_layer=config.layers,
+        n_embd=config.hidden,
+        n_head=config.heads,
+        n_positions=config.context,
+        activation_function="gelu_pytorch_tanh",  # the same as GPT-2's, in one fused kernel
+        resid_pdrop=config.dropout,
+        embd_pdrop=config.dropout,
+        attn_pdrop=config.dropout,
+        initializer_range=_deviation(config),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+
+
+def _roberta(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> RobertaConfig:
+    return RobertaConfig(
+        vocab_size=len(tokenizer),
+        num_hidden_layers=config.layers,
+        hidden_size=config.hidden,
+        num_attention_heads=config.heads,
+        intermediate_size=4 * config.hidden,
+        max_position_embeddings=config.context + tokenizer.pad_token_id + 1,
+        type_vocab_size=1,
+        hidden_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=config.dropout,
+        initializer_range=_deviation(config),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
 
 
 @dataclass
@@ -129,16 +145,20 @@ class Batches:
     tokenizer: PreTrainedTokenizerFast
     config: PretrainConfig
 
+    def __post_init__(self) -> None:
+        masked = self.config.objective == Objective.masked
+        self.length = self.config.context + (-2 if masked else 1)  # of the text, in a block
+        if len(self.tokens) < self.length:
+            raise UserError(
+                f"text of {len(self.tokens)} tokens fills no block of context={self.config.context}"
+            )
+
     def __call__(self, step: int, size: int) -> tuple[Tensor, Tensor]:
         """Inputs and labels of a step, both (size, context); validation's steps are negative."""
         generator = np.random.default_rng((self.config.seed, abs(step), int(step < 0)))
-        masked = self.config.objective == Objective.masked
-        length = self.config.context + (-2 if masked else 1)
-        if len(self.tokens) < length:
-            raise UserError(f"the text has {len(self.tokens)} tokens, less than context= needs")
-        starts = generator.integers(len(self.tokens) - length + 1, size=size)
-        blocks = np.stack([self.tokens[start : start + length] for start in starts])
-        if masked:
+        starts = generator.integers(len(self.tokens) - self.length + 1, size=size)
+        blocks = np.stack([self.tokens[start : start + self.length] for start in starts])
+        if self.config.objective == Objective.masked:
             return self._masked(blocks.astype(np.int64), generator)
         rows = torch.from_numpy(blocks.astype(np.int64))
         return rows[:, :-1], rows[:, 1:]
@@ -286,7 +306,7 @@ def train(
     if checkpoint is not None:
         requests = stop_requests()
     model.train()
-    with torch.random.fork_rng(), requests as stop, bar:
+    with kept_generators(), requests as stop, bar:
         while (done := _done(progress, config)) < 1:
             started = time.monotonic()
             torch.manual_seed(config.seed * 1_000_003 + progress.step)  # of this step's dropout
@@ -303,6 +323,8 @@ def train(
                 raise Interrupted(f"stopped after step {progress.step}; run again to go on")
         if not progress.losses or progress.losses[-1][0] != progress.step:
             _validate(model, validation, progress)
+        if checkpoint is not None:
+            state.save(checkpoint)
     return progress
 
 

@@ -6,6 +6,9 @@ of the offline default.
 
 import json
 import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +33,7 @@ from dylora.text import (
     train_tokenizer,
 )
 
+STATE = "state.pt"  # of an unfinished training
 HELD_OUT = 0.01  # of the text validates when there is no validation text
 
 
@@ -68,18 +72,15 @@ def pretrain(
         held_tokens: Tokens = np.memmap(folder / "validation.bin", np.uint16, "r")
     else:
         train_tokens, held_tokens = split(train_tokens)
+    batches = Batches(train_tokens, tokenizer, config)
+    held = Batches(held_tokens, tokenizer, config)
     unfinished = output.with_name(output.name + ".unfinished")
     _same_training(unfinished, config, key)
     model = new_model(config, tokenizer)
-    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    batches = Batches(train_tokens, tokenizer, config)
-    held = Batches(held_tokens, tokenizer, config)
-    progress = train(model, batches, held, unfinished / "state.pt")
+    progress = train(model, batches, held, unfinished / STATE)
     facts = {"text": text, "validation": validation, "sha256": key, "tokens": len(train_tokens)}
     make_folder(output, lambda made: _save(made, model, tokenizer, config, progress, facts))
-    for file in (unfinished / "state.pt", unfinished / "training.json"):
-        file.unlink()
-    unfinished.rmdir()
+    shutil.rmtree(unfinished)
     return output
 
 
@@ -88,7 +89,7 @@ def _same_training(unfinished: Path, config: PretrainConfig, key: str) -> None:
     fixed = replace(config, steps=None, minutes=None, eval_steps=0, eval_blocks=0)
     wanted = {**asdict(fixed), "sha256": key}
     path = unfinished / "training.json"
-    if path.exists() and json.loads(path.read_text()) != wanted:
+    if (unfinished / STATE).exists() and json.loads(path.read_text()) != wanted:
         raise UserError(
             f"{unfinished} holds the unfinished training of another model or text: repeat its "
             "options to go on, remove it to start anew, or choose another output="
@@ -181,6 +182,20 @@ TOY_MODELS = {
 }
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the block torch adds up in one order, however many cores there are.
+
+    Models this small gain nothing from more threads, and lose a lot where the cores are busy.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def toy_model(name: str, cache: Path) -> Path:
     """The folder of a tiny model pretrained on toy text; made now if it is not below `cache`.
 
@@ -200,7 +215,8 @@ def toy_model(name: str, cache: Path) -> Path:
         tokens, held_out = split(np.concatenate(list(encode(pieces, tokenizer))))
         model = new_model(config, tokenizer)
         batches, validation = (Batches(part, tokenizer, config) for part in (tokens, held_out))
-        progress = train(model, batches, validation, title=f"pretraining {name}, once")
+        with one_thread():
+            progress = train(model, batches, validation, title=f"pretraining {name}, once")
         facts = {"text": f"toy {toy.topic}", "sha256": key, "tokens": len(tokens)}
         _save(folder, model, tokenizer, config, progress, facts)
 

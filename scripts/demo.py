@@ -33,6 +33,8 @@ class Options:
 
 
 def main() -> None:
+    # The toy models gain nothing from more threads, and lose a lot where the cores are busy.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     with plain_errors():
         chosen = options(Options, __doc__)
         ConfigStore.instance().store(name="schema", node=Config)

@@ -11,10 +11,10 @@ into English in several ways, with synonyms. From the same world come
 The files are in the original formats, so the loaders of the real tasks read them. All draws come
 from `RandomState.random_sample`, whose stream numpy has frozen: the bytes are the same everywhere.
 
-Why `toy_pair` is as it is: the answer is a property of one word of the first sentence, which one is
-said by the claim, so the model's first token must look a word up in another sentence. Pretraining
-teaches it to look up (every document does), but for the masked word, not for the first token: a
-head on the frozen model fails, and a low-rank change of the queries and values can do it.
+Why the claims are as they are: whether one holds is a property of one word of the sentence, and the
+claim says which. Pretraining teaches a model to look such words up for a masked token, but not to
+bring the answer to the first token, which the head reads: a head on the frozen model does badly,
+and a change of low rank to queries and values, even of rank 1, can mend it.
 """
 
 import csv
@@ -92,34 +92,8 @@ HOW = Claim(2, "It was a rude deed.", "It was a kind deed.")
 WHERE = Claim(5, "It was on dry land.", "It was near water.")
 
 INN_NAMES = (
-    [
-        "Golden",
-        "Silver",
-        "Red",
-        "Black",
-        "White",
-        "Green",
-        "Blue",
-        "Merry",
-        "Jolly",
-        "Lucky",
-        "Royal",
-        "Crooked",
-    ],
-    [
-        "Lion",
-        "Crown",
-        "Bell",
-        "Anchor",
-        "Swan",
-        "Barrel",
-        "Rose",
-        "Wheel",
-        "Star",
-        "Oak",
-        "Ship",
-        "Stag",
-    ],
+    "Golden Silver Red Black White Green Blue Merry Jolly Lucky Royal Crooked",
+    "Lion Crown Bell Anchor Swan Barrel Rose Wheel Star Oak Ship Stag",
 )
 INN_VALUES = {  # E2E's attributes with the village's values
     "eatType": ["inn", "tavern", "bakery", "alehouse"],
@@ -165,7 +139,7 @@ def state(draw: Draw, fact: Fact) -> str:
 
 def make_inn(draw: Draw) -> Inn:
     """An inn with its name, what it is, and two to five further attributes."""
-    name, near = (" ".join(draw.one(part) for part in INN_NAMES) for _ in range(2))
+    name, near = (" ".join(draw.one(part.split()) for part in INN_NAMES) for _ in range(2))
     values = {key: draw.one(choices) for key, choices in INN_VALUES.items()} | {"near": near}
     others = [key for key in values if key != "eatType"]
     keep = {"eatType", *draw.some(others, draw.one((2, 3, 4, 5)))}
