@@ -61,7 +61,7 @@ def decode_ranks(
                 pass
     trained = _digest_trained(model)
     outputs = {}
-    with tqdm(total=len(set(sources)) * len(ranks), unit="input") as progress:
+    with tqdm(total=len(set(sources)) * len(ranks), unit="input", disable=None) as progress:
         for rank in ranks:
             label = f"{split}.rank{rank or 0}"
             progress.set_description(f"decode {label}")

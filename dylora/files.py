@@ -8,7 +8,8 @@ from pathlib import Path
 def make_folder(target: Path, fill: Callable[[Path], None]) -> Path:
     """The folder `target`; if it is not there, `fill` writes its files under another name first.
 
-    A call that fails or is killed leaves no `target`; of two calls at once, one wins.
+    A call that fails leaves nothing; one that is killed outright leaves no `target`, at most a
+    hidden folder beside it. Of two calls at once one wins.
     """
     if target.is_dir():
         return target

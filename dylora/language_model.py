@@ -300,7 +300,7 @@ def train(
     if checkpoint is not None and checkpoint.exists():
         state.load(checkpoint)
     progress, saved = state.progress, time.monotonic()
-    bar = tqdm(total=1.0, desc=title, bar_format=BAR, leave=False, mininterval=0.5)
+    bar = tqdm(total=1.0, desc=title, bar_format=BAR, leave=False, mininterval=0.5, disable=None)
     # Without a checkpoint there is nothing to save, and signals are only seen in the main thread.
     requests: AbstractContextManager[list[int]] = nullcontext([])
     if checkpoint is not None:
