@@ -17,13 +17,16 @@ T = TypeVar("T")
 
 @contextmanager
 def plain_errors(*more: type[BaseException]) -> Iterator[None]:
-    """End the program with one message and status 2 on a mistake of the user's, no traceback."""
+    """End the program with one message, no traceback: status 2 on a mistake, 130 when stopped."""
     mistakes: tuple[type[BaseException], ...] = (UserError, OmegaConfBaseException, *more)
     try:
         yield
     except mistakes as error:
         print(f"error: {explain(error)}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt as error:  # Ctrl-C, or training that was asked to stop
+        print(str(error) or "interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def explain(error: BaseException) -> str:

@@ -19,7 +19,6 @@ from ctypes import CDLL
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from dylora.checkpoint import Interrupted
 from dylora.cli import options, plain_errors
 from dylora.errors import UserError
 from dylora.language_model import PretrainConfig
@@ -58,5 +57,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with plain_errors(Interrupted):
+    with plain_errors():
         main()

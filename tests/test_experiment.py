@@ -2,6 +2,10 @@
 
 import json
 import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +177,6 @@ def test_an_interrupted_run_is_resumed_to_the_same_scores(home: Path, tmp_path: 
     def stop_in_the_second_epoch(*arguments: Any) -> torch.Tensor:
         calls.append(1)
         if len(calls) == 9:
-            import signal
-
             signal.raise_signal(signal.SIGINT)
         return real_loss(*arguments)
 
@@ -248,3 +250,19 @@ def test_a_model_that_is_nowhere_says_which_option_to_set(home: Path, tmp_path: 
     missing = tmp_path / "no_model"
     with pytest.raises(UserError, match=r"model\.name_or_path="):
         experiment.run(config(home, tmp_path, f"model.name_or_path={missing}"))
+
+
+@pytest.mark.slow
+def test_a_terminated_process_says_how_to_go_on(home: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "run.py", *options(home, tmp_path), "train.epochs=100000"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("records/*/checkpoint")) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run again to go on" in errors and "Traceback" not in errors
+    assert record_of(tmp_path)["status"] == "interrupted"
+    assert list(tmp_path.glob("records/*/checkpoint/state.pt"))
