@@ -15,12 +15,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from hub import Hub, folder_files, serve
 from huggingface_hub import HfApi
 from huggingface_hub.hf_api import RepoFile
-from tokenizers import ByteLevelBPETokenizer
-from transformers import RobertaConfig, RobertaForMaskedLM, RobertaTokenizer
+from tiny import save_roberta
 
 ROOT = Path(__file__).parents[1]
 NOBODY = "http://127.0.0.1:9"  # the discard port: connections are refused at once
@@ -68,37 +66,10 @@ def parquet(rows: int) -> bytes:
     return file.getvalue()
 
 
-def tiny_roberta(folder: Path) -> None:
-    """A random masked language model with RoBERTa's files, as the real checkpoint is one."""
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    vocabulary = ByteLevelBPETokenizer()
-    sentences = ["the cat sat on the mat"] * 3
-    vocabulary.train_from_iterator(
-        sentences, vocab_size=300, special_tokens=special, show_progress=False
-    )
-    vocabulary.save_model(str(folder))
-    tokenizer = RobertaTokenizer.from_pretrained(folder, model_max_length=512)
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = RobertaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=514,
-        type_vocab_size=1,
-        pad_token_id=1,
-        bos_token_id=0,
-        eos_token_id=2,
-    )
-    RobertaForMaskedLM(config).save_pretrained(folder)
-
-
 @pytest.fixture(scope="module")
 def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
     folder = tmp_path_factory.mktemp("roberta")
-    tiny_roberta(folder)
+    save_roberta(folder, ["the cat sat on the mat"] * 3)
     return {
         "models/FacebookAI/roberta-base": folder_files(folder),
         "datasets/nyu-mll/glue": {
