@@ -332,6 +332,8 @@ def _pairing_faults(config: Config) -> list[str]:
             f"train.select={config.train.select}: rank {select} is not scored after each epoch; "
             f"set train.eval_ranks=[{select}]"
         )
+    if config.layout.get("kind") == "settings":
+        faults.append("this experiment has no runs of its own; type `make tables` for its table")
     if config.seed < 0:
         faults.append(f"seed={config.seed}: must be 0 or more")
     return faults

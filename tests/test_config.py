@@ -40,6 +40,7 @@ MISTAKES = {
     "task.select_metric=bleu": ["accuracy"],
     "task.labels=[a]": ["task.labels"],
     "train.epochs": ["train.epochs"],
+    "experiments=table8_hyperparameters": ["make tables"],
 }
 
 
