@@ -1,5 +1,7 @@
 """Which runs an experiment stands for, and what a sweep does when some of them fail."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -97,3 +99,6 @@ def test_runs_in_parallel_share_the_threads(home: Path, tmp_path: Path) -> None:
     done = sweep(home, tmp_path, "seed=1,2", *launcher)
     assert done.returncode == 0, done.stderr
     assert "2 of 2 runs done" in done.stdout
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("records/*/record.json")]
+    share = max(1, (os.cpu_count() or 1) // 2)
+    assert [record["device"]["threads"] <= share for record in records] == [True, True]
