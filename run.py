@@ -15,7 +15,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dylora.cli import plain_errors
-from dylora.config import Config, validate
+from dylora.config import Config
+from dylora.validation import validate
 
 ConfigStore.instance().store(name="schema", node=Config)
 

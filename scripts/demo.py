@@ -15,8 +15,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from dylora.cli import options, plain_errors
-from dylora.config import Config, validate
+from dylora.config import Config
 from dylora.records import Record, run_folder
+from dylora.validation import validate
 
 ROOT = Path(__file__).parents[1]
 METHODS = ("lora", "dylora")

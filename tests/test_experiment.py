@@ -18,9 +18,10 @@ from tiny import save_roberta
 
 import dylora
 from dylora import experiment
-from dylora.config import Config, validate
+from dylora.config import Config
 from dylora.errors import UserError
 from dylora.models import load_backbone
+from dylora.validation import validate
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["cat", "dog", "sun", "moon", "red", "blue"]

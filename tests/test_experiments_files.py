@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from table_records import write_run
 
 from dylora.collection import load_records
-from dylora.config import Config, validate
+from dylora.config import Config
 from dylora.layout import (
     Arm,
     ScoreLayout,
@@ -25,6 +25,7 @@ from dylora.layout import (
 from dylora.sweep import jobs
 from dylora.tables import build_tables
 from dylora.tables.settings import compose_settings
+from dylora.validation import validate
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").glob("*.yaml"))
