@@ -126,12 +126,12 @@ def known_tasks() -> set[str]:
 
 
 def load_experiments(
-    folder: Path, tasks: Collection[str]
+    folder: Path, tasks: Collection[str], only: str | None = None
 ) -> tuple[list[Experiment], list[Problem]]:
-    """The experiments of a folder by name, and what is wrong with any.
+    """The experiments of a folder by name, or the one named `only`, and what is wrong with any.
 
     A file that cannot be read is left out; an experiment with a task that is not among `tasks`
-    is kept without the columns of that task.
+    is kept without the columns of that task. Raises UserError if there is no `only`.
     """
     experiments, problems = [], []
     for path in sorted(folder.glob("*.yaml")):
@@ -151,7 +151,13 @@ def load_experiments(
                 m: [t for t in names if t not in unknown] for m, names in layout.models.items()
             }
         experiments.append(Experiment(path.stem, path, layout))
-    return experiments, problems
+    if only is None:
+        return experiments, problems
+    chosen = [experiment for experiment in experiments if experiment.name == only]
+    if not chosen:
+        names = ", ".join(experiment.name for experiment in experiments)
+        raise UserError(f"experiment={only}: must be one of {names}")
+    return chosen, problems
 
 
 def load_published(folder: Path) -> tuple[dict[str, list[Published]], list[Problem]]:

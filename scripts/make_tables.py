@@ -36,19 +36,15 @@ def main() -> int:
     """0 if every record and file could be used, else 1. Raises UserError for a wrong option."""
     chosen = options(Options, __doc__)
     results = Path(chosen.paths.results)
-    for folder in (chosen.paths.experiments, chosen.paths.reference):
-        if not Path(folder).is_dir():
-            raise UserError(f"{folder}: no such folder; run this in the project's folder")
+    for needed in (chosen.paths.experiments, chosen.paths.reference):
+        if not Path(needed).is_dir():
+            raise UserError(f"{needed}: no such folder; run this in the project's folder")
     runs, problems = load_records(results / "records")
     tasks = known_tasks() | {run.task for run in runs}
-    experiments, more = load_experiments(Path(chosen.paths.experiments), tasks)
+    folder, only = Path(chosen.paths.experiments), chosen.experiment
+    experiments, more = load_experiments(folder, tasks, only)
     published, faults = load_published(Path(chosen.paths.reference))
     problems += [*more, *faults]
-    if chosen.experiment is not None:
-        names = [experiment.name for experiment in experiments]
-        experiments = [e for e in experiments if e.name == chosen.experiment]
-        if not experiments:
-            raise UserError(f"experiment={chosen.experiment}: must be one of {', '.join(names)}")
     for experiment in experiments:
         made, missing = build_tables(experiment, runs, published)
         problems += missing

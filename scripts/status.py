@@ -16,7 +16,6 @@ from pathlib import Path
 
 from dylora.cli import options, plain_errors
 from dylora.collection import Run, load_records
-from dylora.errors import UserError
 from dylora.layout import known_tasks, load_experiments
 from dylora.progress import Progress, progress_of
 
@@ -38,12 +37,8 @@ def main() -> int:
     chosen = options(Options, __doc__)
     runs, problems = load_records(Path(chosen.paths.results) / "records")
     known = known_tasks() | {run.task for run in runs}
-    experiments, more = load_experiments(Path(chosen.paths.experiments), known)
-    if chosen.experiment is not None:
-        names = [experiment.name for experiment in experiments]
-        experiments = [e for e in experiments if e.name == chosen.experiment]
-        if not experiments:
-            raise UserError(f"experiment={chosen.experiment}: must be one of {', '.join(names)}")
+    folder, only = Path(chosen.paths.experiments), chosen.experiment
+    experiments, more = load_experiments(folder, known, only)
     for experiment in experiments:
         for progress in progress_of(experiment, runs):
             counts = ", ".join(f"{n} {status}" for status, n in progress.counts.most_common())
