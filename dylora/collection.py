@@ -88,8 +88,8 @@ class Run:
     @property
     def max_rank(self) -> int:
         """The rank trained at; 0 for a method without adapters."""
-        adapted = self.method in (Adaptation.lora, Adaptation.dylora)
-        return self.option("method.max_rank") if adapted else 0
+        without = self.method in (Adaptation.full, Adaptation.head_only)
+        return 0 if without else self.option("method.max_rank")
 
     def option(self, name: str) -> Any:
         """The value of an option such as `method.frozen`; newer than the record: its default."""

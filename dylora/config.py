@@ -41,6 +41,16 @@ class Adaptation(StrEnum):
     full = "full"
     head_only = "head_only"
 
+    @property
+    def has_ranks(self) -> bool:
+        """Whether there is an adapter, which can be scored at every rank."""
+        return self not in (Adaptation.full, Adaptation.head_only)
+
+    @property
+    def samples_ranks(self) -> bool:
+        """Whether each training step draws a rank."""
+        return self.has_ranks and self != Adaptation.lora
+
 
 class RankDistribution(StrEnum):
     uniform = "uniform"

@@ -25,7 +25,7 @@ NAMES = {
     Adaptation.head_only: "Head only",
 }
 EACH_RANK = "LoRA trained at each rank"
-ORDER = ("DyLoRA", "LoRA truncated", EACH_RANK, "Full fine-tuning", "Head only")  # of the looks
+ORDER = (*NAMES.values(), EACH_RANK)  # of the looks
 
 
 @dataclass(frozen=True)

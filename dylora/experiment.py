@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -23,6 +24,7 @@ from dylora.adapter import adapt, adapter_state, freeze_all_but, load_adapter_st
 from dylora.config import Adaptation, Config, Device, Kind, Precision
 from dylora.errors import UserError
 from dylora.models import load_backbone
+from dylora.rank import Method
 from dylora.records import (
     SCHEMA,
     Record,
@@ -140,7 +142,7 @@ def _trainable(backbone: PreTrainedModel, config: Config) -> PreTrainedModel:
         target_modules=model.target_modules,
         max_rank=method.max_rank,
         alpha=method.alpha,
-        method="lora" if method.name == Adaptation.lora else "dylora",
+        method=cast(Method, method.name.value),
         dropout=method.dropout,
         frozen=method.frozen,
         head=model.head,
@@ -162,7 +164,7 @@ def _warm_start(model: nn.Module, config: Config, path: Path) -> None:
 def ranks_of(config: Config) -> list[int | None]:
     """The ranks to score at the end; [None] for a method without adapters."""
     method = config.method
-    if method.name not in (Adaptation.lora, Adaptation.dylora):
+    if not method.name.has_ranks:
         return [None]
     return list(config.evaluate.ranks or range(1, method.max_rank + 1))
 

@@ -45,7 +45,7 @@ def signature(config: Config) -> str:
     text = json.dumps(matters, sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:10]
     method = config.method
-    rank = f"-r{method.max_rank}" if method.name in ("lora", "dylora") else ""
+    rank = f"-r{method.max_rank}" if method.name.has_ranks else ""
     return f"{config.task.name}-{config.model.name}-{method.name}{rank}-s{config.seed}-{digest}"
 
 

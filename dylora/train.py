@@ -17,7 +17,7 @@ from transformers import get_linear_schedule_with_warmup
 from dylora.adapter import hold_untrained_rows, load_adapter_state, read_adapter, save_adapter
 from dylora.batching import training_batches
 from dylora.checkpoint import Interrupted, load_checkpoint, save_checkpoint, stop_requests
-from dylora.config import Adaptation, MethodConfig, RankScope, TrainConfig, default_ranks
+from dylora.config import MethodConfig, RankScope, TrainConfig, default_ranks
 from dylora.errors import UserError
 from dylora.rank import RankSampler, set_rank
 from dylora.records import ADAPTER
@@ -181,8 +181,8 @@ class _Step:
 
         One rank for the whole window (paper, section 3), or stratified ranks for each micro-batch.
         """
-        if self.method.name != Adaptation.dylora:
-            return float(self.method.max_rank if self.method.name == Adaptation.lora else 0)
+        if not self.method.name.samples_ranks:
+            return float(self.method.max_rank if self.method.name.has_ranks else 0)
         if self.method.rank_scope == RankScope.sample:
             turn = step * self.config.accumulation + number
             ranks = self.sampler.per_sample(turn, size)
@@ -236,7 +236,7 @@ def _log(progress: Progress, loss: Tensor, rank: float, lr: float, bar: tqdm) ->
 
 def ranks_after_epoch(config: TrainConfig, method: MethodConfig) -> list[int | None]:
     """The ranks scored after each epoch; [None] for a method without adapters."""
-    if method.name not in (Adaptation.lora, Adaptation.dylora):
+    if not method.name.has_ranks:
         return [None]
     if config.eval_ranks is not None:
         return list(config.eval_ranks)

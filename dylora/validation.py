@@ -54,7 +54,7 @@ def _rank_faults(method: MethodConfig, train: TrainConfig, evaluate: EvaluateCon
         faults.append(f"method.dropout={method.dropout}: must be in [0, 1)")
     if not 0 < method.geometric_p < 1:
         faults.append(f"method.geometric_p={method.geometric_p}: must be between 0 and 1")
-    if method.name != Adaptation.dylora:
+    if not method.name.samples_ranks:
         plain = MethodConfig()
         for option in ("frozen", "strict_freeze", "rank_scope", "min_rank"):
             if getattr(method, option) != getattr(plain, option):
@@ -132,7 +132,7 @@ def _pairing_faults(config: Config) -> list[str]:
             f"task={task.name} is a {task.kind} task and needs an {needed}, but model={model.name} "
             f"is a {model.architecture}; type model={example}"
         )
-    if method.name in (Adaptation.lora, Adaptation.dylora) and not model.target_modules:
+    if method.name.has_ranks and not model.target_modules:
         faults.append(
             f"model={model.name} names no layers to adapt; set model.target_modules=[query,value]"
         )

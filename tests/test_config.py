@@ -2,20 +2,21 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SECONDS = 3.0
 
 
-def run(*arguments: str) -> tuple[subprocess.CompletedProcess[str], float]:
-    started = time.perf_counter()
-    command = [sys.executable, "run.py", *arguments]
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python run.py`, which must answer without importing torch: that takes seconds."""
+    command = [sys.executable, "-X", "importtime", "run.py", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    return done, time.perf_counter() - started
+    imported = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    assert len(imported) > 50 and not [line for line in imported if line.endswith(" torch")]
+    done.stderr = "\n".join(line for line in done.stderr.splitlines() if line not in imported)
+    return done
 
 
 MISTAKES = {
@@ -46,26 +47,24 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_told_at_once_and_with_its_remedy(mistake: str) -> None:
-    done, seconds = run("task=mrpc", *mistake.split())
+    done = run("task=mrpc", *mistake.split())
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     for words in MISTAKES[mistake]:
         assert words in done.stderr
-    assert seconds < SECONDS
 
 
-def test_help_lists_every_group_quickly() -> None:
-    done, seconds = run("--help")
+def test_help_lists_every_group() -> None:
+    done = run("--help")
     assert done.returncode == 0, done.stderr
     for group in ("method: ", "model: ", "recipe: ", "task: ", "train: ", "tracker: ", "paths: "):
         assert group in done.stdout
     for choice in ("dylora", "roberta_base", "mrpc", "toy_pair", "minilm", "smoke"):
         assert choice in done.stdout
-    assert seconds < SECONDS
 
 
 def composed(*arguments: str) -> str:
-    done, _ = run(*arguments, "--cfg", "job")
+    done = run(*arguments, "--cfg", "job")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
