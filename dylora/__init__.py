@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         save_adapter,
     )
     from dylora.errors import UserError
-    from dylora.export import export_peft
+    from dylora.export import export_merged, export_peft
     from dylora.rank import RankSampler, at_rank, set_rank
 
 __version__ = "0.1.0"
@@ -38,6 +38,7 @@ _HOME = {
     "UserError": "dylora.errors",
     "export_peft": "dylora.export",
     "RankSampler": "dylora.rank",
+    "export_merged": "dylora.export",
     "at_rank": "dylora.rank",
     "hold_untrained_rows": "dylora.adapter",
     "set_rank": "dylora.rank",
@@ -55,6 +56,7 @@ __all__ = [
     "merged",
     "save_adapter",
     "set_rank",
+    "export_merged",
 ]
 
 

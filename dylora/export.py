@@ -1,4 +1,4 @@
-"""Leave the suite: a trained adapter at one rank as a plain PEFT folder.
+"""Leave the suite: a trained adapter at one rank as a plain PEFT folder, or merged as a full model.
 
 PEFT scales by lora_alpha / r. Truncating to rank b takes the first b rows of A and columns of B;
 DyLoRA's alpha / b is then lora_alpha = alpha with r = b, and LoRA's alpha / max_rank, which a
@@ -17,8 +17,16 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from dylora.adapter import AdapterConfig, adapter_facts, adapter_state, read_adapter
+from dylora.adapter import (
+    AdapterConfig,
+    adapter_facts,
+    adapter_layers,
+    adapter_state,
+    merged,
+    read_adapter,
+)
 from dylora.errors import UserError
 from dylora.layers import FUSED_PARTS
 from dylora.rank import component_weights
@@ -36,19 +44,24 @@ class Lora:
 
 
 def export_peft(
-    source: nn.Module | str | Path, folder: str | Path, rank: int | Mapping[str, int]
+    source: nn.Module | str | Path,
+    folder: str | Path,
+    rank: int | Mapping[str, int],
+    **facts: str,
 ) -> Path:
     """Write the adapter of a model, or of a saved file, at `rank` as a PEFT folder; returns it.
 
     `rank` is one for all layers, or one for each layer by its module name. The folder has what
     `peft.PeftModel.from_pretrained` and transformers' `load_adapter` read: adapter_config.json and
-    adapter_model.safetensors, a trained head included. Raises UserError on a rank or a layer name
-    that the adapter does not have.
+    adapter_model.safetensors, a trained head included. `facts` win over what the source says of
+    itself: `base_model` (hub id or folder of the backbone), its `revision`, PEFT's `task_type`.
+    Raises UserError on a rank or a layer name that the adapter does not have.
     """
     if isinstance(source, nn.Module):
-        tensors, facts = adapter_state(source), adapter_facts(source)
+        tensors, known = adapter_state(source), adapter_facts(source)
     else:
-        tensors, facts = read_adapter(source)
+        tensors, known = read_adapter(source)
+    facts = known | facts
     if "adapter" not in facts:
         raise UserError("only low-rank adapters can be exported; this one was trained in full")
     config = AdapterConfig(**json.loads(facts["adapter"]))
@@ -65,6 +78,27 @@ def export_peft(
     text = json.dumps(_peft_config(layers, config, facts, head), indent=2)
     (folder / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
     return folder
+
+
+def export_merged(model: PreTrainedModel, folder: str | Path, rank: int) -> Path:
+    """Write `model` with the deltas of `rank` in its weights as a transformers folder; returns it.
+
+    `AutoModel*.from_pretrained` reads it without PEFT or this package. The tokenizer is not part of
+    a model: save it beside. `model` is left as it was. Raises UserError if it has no adapter or not
+    this rank.
+    """
+    layers = adapter_layers(model)
+    if not layers:
+        raise UserError("this model has no low-rank adapter to merge; adapt it or load one")
+    with merged(model, rank):
+        try:
+            for name, layer in layers.items():
+                model.set_submodule(name, layer.base)
+            model.save_pretrained(folder)
+        finally:
+            for name, layer in layers.items():
+                model.set_submodule(name, layer)
+    return Path(folder)
 
 
 def _plain_layers(
@@ -92,8 +126,11 @@ def _plain_layers(
 
 def _truncate(tensors: Mapping[str, Tensor], name: str, b: int, config: AdapterConfig) -> Lora:
     """A[:b] and B[:, :b], with the alpha that gives PEFT's alpha / r the scaling in use."""
-    scaling = component_weights(config.method, b, config.max_rank, config.alpha)[0]
-    return Lora(tensors[f"{name}.lora_A"][:b], tensors[f"{name}.lora_B"][:, :b], scaling * b)
+    weights = component_weights(config.method, b, config.max_rank, config.alpha)
+    A, B = tensors[f"{name}.lora_A"][:b], tensors[f"{name}.lora_B"][:, :b]
+    if len(set(weights)) > 1:  # PEFT has one scaling for all components
+        return Lora(A, B * B.new_tensor(weights), float(b))
+    return Lora(A, B, weights[0] * b)
 
 
 def _fuse(pieces: Mapping[str, Lora], module: str) -> Lora:
@@ -124,6 +161,7 @@ def _peft_config(
         "peft_type": "LORA",
         "task_type": facts.get("task_type"),
         "base_model_name_or_path": facts.get("base_model"),
+        "revision": facts.get("revision"),
         "r": r,
         "lora_alpha": alpha,
         "rank_pattern": {_exactly(n): v for n, v in ranks.items() if v != r},

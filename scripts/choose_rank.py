@@ -9,12 +9,9 @@ is in the metric's points (percent; NIST and CIDEr have their own scale).
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from dylora.cli import options, plain_errors
-from dylora.collection import load_run
-from dylora.deploy import FLOAT32, adapter_size, choose_rank
-from dylora.errors import UserError
+from dylora.deploy import FLOAT32, adapter_size, choose_rank, named_run
 
 
 @dataclass
@@ -29,13 +26,7 @@ def main() -> None:
     if len(sys.argv) > 1 and "=" not in sys.argv[1] and not sys.argv[1].startswith("-"):
         sys.argv[1] = f"record={sys.argv[1]}"
     chosen = options(Options, __doc__)
-    if chosen.record is None:
-        raise UserError("name a run, such as results/records/NAME; --help says more")
-    folder = Path(chosen.record)
-    folder = folder.parent if folder.name == "record.json" else folder
-    if not folder.is_dir():
-        raise UserError(f"{chosen.record}: no such run; runs are in results/records/")
-    run = load_run(folder)
+    run = named_run(chosen.record)
     choice = choose_rank(run, chosen.tolerance, chosen.metric)
     size = adapter_size(run, choice.rank)
     print(
