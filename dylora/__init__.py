@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from dylora.errors import UserError
     from dylora.export import export_merged, export_peft
     from dylora.rank import RankSampler, at_rank, set_rank
+    from dylora.start import warm_start
+    from dylora.svd import Spectrum, sort_by_svd
 
 __version__ = "0.1.0"
 
@@ -36,27 +38,33 @@ _HOME = {
     "merged": "dylora.adapter",
     "save_adapter": "dylora.adapter",
     "UserError": "dylora.errors",
+    "export_merged": "dylora.export",
     "export_peft": "dylora.export",
     "RankSampler": "dylora.rank",
-    "export_merged": "dylora.export",
     "at_rank": "dylora.rank",
     "hold_untrained_rows": "dylora.adapter",
     "set_rank": "dylora.rank",
+    "Spectrum": "dylora.svd",
+    "sort_by_svd": "dylora.svd",
+    "warm_start": "dylora.start",
 }
 
 __all__ = [
     "RankSampler",
+    "Spectrum",
     "UserError",
     "adapt",
     "adapter_state",
     "at_rank",
+    "export_merged",
     "export_peft",
     "hold_untrained_rows",
     "load_adapter",
     "merged",
     "save_adapter",
     "set_rank",
-    "export_merged",
+    "sort_by_svd",
+    "warm_start",
 ]
 
 

@@ -5,19 +5,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from dylora.errors import UserError
+from dylora.foreign import read_loralib, read_peft, read_tensors
 from dylora.layers import FUSED_PARTS, LoRAFused, LoRALinear, LowRank
 from dylora.rank import Method, RankState, at_rank, set_rank
 
 FORMAT = "dylora-adapter-1"
+RUN_FILE = "adapter.safetensors"  # in the folder of a run
 HEADS = ("classifier", "score")  # names that transformers gives to classification heads
 TASK_TYPES = {  # PEFT's names, by the ending of transformers' class names
     "ForSequenceClassification": "SEQ_CLS",
@@ -121,8 +122,8 @@ def _wrap(
         wrapper = LoRALinear(base, low_rank(fan_out))
     elif not isinstance(base, Conv1D) or fan_out % 3 or not set(parts) <= set(FUSED_PARTS):
         raise UserError(
-            f"target module {name}:{','.join(parts)} names parts of a fused layer; that needs a "
-            f"Conv1D of three equal parts, out of {', '.join(FUSED_PARTS)}"
+            f"target module {name}:{','.join(parts)} names parts of a fused layer; that needs "
+            f"GPT-2's layer of three equal parts, out of {', '.join(FUSED_PARTS)}"
         )
     else:
         wrapper = LoRAFused(base, {part: low_rank(fan_out // 3) for part in parts})
@@ -213,11 +214,16 @@ def save_adapter(model: nn.Module, path: str | Path, **metadata: str) -> Path:
 
     `metadata` is kept with them. The file appears whole or not at all. Returns its path.
     """
+    return write_adapter(adapter_state(model), {**adapter_facts(model), **metadata}, path)
+
+
+def write_adapter(tensors: dict[str, Tensor], facts: dict[str, str], path: str | Path) -> Path:
+    """Write tensors and `adapter_facts` as a file that `read_adapter` reads; returns its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"format": FORMAT, **adapter_facts(model), **metadata}
     unfinished = path.with_name(path.name + ".tmp")
-    save_file({n: t.contiguous() for n, t in adapter_state(model).items()}, unfinished, facts)
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, unfinished, {**facts, "format": FORMAT})
     unfinished.replace(path)
     return path
 
@@ -239,42 +245,58 @@ def adapter_facts(model: nn.Module) -> dict[str, str]:
     return facts
 
 
-def read_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a saved adapter; raises UserError if the file is not one."""
+def read_adapter(
+    path: str | Path, alpha: float | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and `adapter_facts` of a saved adapter, ours or from elsewhere (dylora.foreign).
+
+    `path` is a file of `save_adapter`, the folder of a run, a PEFT folder, or a state dict of
+    loralib, which alone needs `alpha`. Raises UserError naming the file if it is none of these.
+    """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no adapter file {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:  # safetensors raises its own type, which it does not export
-        raise UserError(f"{path} is not a safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise UserError(
-            f"{path} is no adapter of this project (format {metadata.get('format')!r}, "
-            f"expected {FORMAT!r})"
-        )
-    return tensors, metadata
+    if path.is_dir():
+        if not (path / RUN_FILE).is_file():
+            return read_peft(path, alpha)
+        path = path / RUN_FILE
+    tensors, facts = read_tensors(path)
+    kind = facts.get("format", "")
+    if kind != FORMAT and not kind.startswith("dylora-"):
+        return read_loralib(tensors, path, alpha)
+    if kind != FORMAT:
+        raise UserError(f"{path} has the format {kind}, this version reads {FORMAT}: update dylora")
+    if alpha is not None:
+        raise UserError(f"{path} says its own alpha: leave alpha= out (run.py: init_alpha)")
+    return tensors, facts
 
 
-def load_adapter(model: ModelT, path: str | Path, rank: int | None = None) -> ModelT:
+def load_adapter(
+    model: ModelT, path: str | Path, rank: int | None = None, alpha: float | None = None
+) -> ModelT:
     """Put a saved adapter into `model`, in place, and use it at `rank` (None: its max_rank).
 
-    A bare model is adapted first, as the file says; an adapted one must fit the file. Raises
-    UserError naming the file when it does not fit or has no such rank.
+    `path` and `alpha` are those of `read_adapter`: an adapter from PEFT or loralib becomes one of
+    method "lora" that gives the same outputs. A bare model is adapted first, as the file says; an
+    adapted one must fit the file (`warm_start` asks less). Raises UserError naming the file when it
+    does not fit or has no such rank.
     """
-    tensors, metadata = read_adapter(path)
-    if "adapter" not in metadata:
+    tensors, facts = read_adapter(path, alpha)
+    if "adapter" not in facts:
         raise UserError(f"{path} holds fully trained weights, no low-rank adapter")
-    config = AdapterConfig(**json.loads(metadata["adapter"]))
+    config = AdapterConfig(**json.loads(facts["adapter"]))
     if rank is not None and not 1 <= rank <= config.max_rank:
         raise UserError(f"rank {rank} is outside 1..{config.max_rank}, what {path} has")
     own = getattr(model, "adapter_config", None)
     if own is None:
-        adapt(model, **asdict(config))
+        try:
+            adapt(model, **asdict(config))
+        except UserError as error:
+            raise UserError(f"{path} does not fit this model: {error}") from error
     elif (own.method, own.max_rank, own.alpha) != (config.method, config.max_rank, config.alpha):
-        raise UserError(f"{path} has {config}, the model {own}")
+        raise UserError(
+            f"{path} has method={config.method}, max_rank={config.max_rank}, alpha={config.alpha}; "
+            f"the model's adapter has {own.method}, {own.max_rank}, {own.alpha}. "
+            "dylora.warm_start starts one adapter from another"
+        )
     load_adapter_state(model, tensors, str(path))
     set_rank(model, config.max_rank if rank is None else rank)
     return model

@@ -201,7 +201,8 @@ class Config:
     paths: PathsConfig = field(default_factory=PathsConfig)
     seed: int = 1
     device: Device = Device.auto
-    init_adapter: str | None = None  # run folder, adapter file, or the name of a task run before
+    init_adapter: str | None = None  # file, folder (a run's or PEFT's), or a task run before
+    init_alpha: float | None = None  # of an init_adapter that does not say its own, as loralib's
     force: bool = False  # run again although a record is there
     fail_fast: bool = False  # a sweep stops at the first run that fails
     layout: dict[str, Any] = field(default_factory=dict)  # of an experiment's table; not read here

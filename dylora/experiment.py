@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from dylora import classification, generation
-from dylora.adapter import adapt, adapter_state, freeze_all_but, load_adapter_state, read_adapter
+from dylora.adapter import AdapterConfig, adapt, adapter_state, freeze_all_but
 from dylora.config import Adaptation, Config, Device, Kind, Precision
 from dylora.errors import UserError
 from dylora.models import load_backbone
@@ -37,6 +37,7 @@ from dylora.records import (
     without_neutral,
     write_record,
 )
+from dylora.start import read_start, warm_start
 from dylora.tasks import load
 from dylora.train import train
 
@@ -70,12 +71,14 @@ def _run(config: Config, folder: Path, command: str) -> Record:
     accelerator = _accelerator(config)
     half = generation if config.task.kind == Kind.generation else classification
     with clock("prepare"):
-        splits = load(config.task, config.paths)
-        set_seed(config.seed)
-        backbone, tokenizer = load_backbone(config.model, config.task, config.paths)
+        start = _start_of(config)
+        with accelerator.main_process_first():  # it makes or downloads what the others then find
+            splits = load(config.task, config.paths)
+            set_seed(config.seed)
+            backbone, tokenizer = load_backbone(config.model, config.task, config.paths)
         model = _trainable(backbone, config)
-        if config.init_adapter is not None:
-            _warm_start(model, config, find_adapter(config))
+        if start is not None:
+            warm_start(model, start, config.init_alpha, config.model.head)
         objective = half.objective(config, splits, tokenizer, accelerator.device)
     if config.force and folder.exists():
         shutil.rmtree(folder)
@@ -149,16 +152,16 @@ def _trainable(backbone: PreTrainedModel, config: Config) -> PreTrainedModel:
     )
 
 
-def _warm_start(model: nn.Module, config: Config, path: Path) -> None:
-    """Start from another run's trained tensors; the head stays new, as in the papers."""
-    tensors, _ = read_adapter(path)
-
-    def of_head(name: str) -> bool:
-        return not set(config.model.head).isdisjoint(name.split("."))
-
-    body = {name: tensor for name, tensor in tensors.items() if not of_head(name)}
-    head = {name: tensor for name, tensor in adapter_state(model).items() if of_head(name)}
-    load_adapter_state(model, body | head, str(path))
+def _start_of(config: Config) -> Path | None:
+    """The adapter to start from, checked as far as that goes before a backbone is downloaded."""
+    if config.init_adapter is None:
+        return None
+    path, method = find_adapter(config), config.method
+    own = None
+    if method.name.has_ranks:
+        own = AdapterConfig(config.model.target_modules, method.max_rank, method.alpha)
+    read_start(path, own, config.init_alpha)
+    return path
 
 
 def ranks_of(config: Config) -> list[int | None]:

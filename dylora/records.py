@@ -105,7 +105,7 @@ def read_record(folder: Path) -> Record | None:
 
 
 def find_adapter(config: Config) -> Path:
-    """The adapter file that `init_adapter` means: a file, a run's folder, or a task run before.
+    """What `init_adapter` means: a file, the folder of a run or of PEFT, or a task run before.
 
     For a task's name it is that of the finished run with the same model, method and max_rank, with
     the same seed if there is one. Raises UserError naming the run that is missing.
@@ -115,6 +115,10 @@ def find_adapter(config: Config) -> Path:
     for file in (path, path / ADAPTER):
         if file.is_file():
             return file
+    if (path / "adapter_config.json").is_file():  # PEFT's
+        return path
+    if path.name != wanted:  # a path, which no task's name is
+        raise UserError(f"init_adapter={wanted}: {_no_adapter(path)}")
     method, model = config.method, config.model.name
     fitting = []
     for folder in sorted((Path(config.paths.results) / "records").glob(f"{wanted}-*")):
@@ -126,13 +130,19 @@ def find_adapter(config: Config) -> Path:
                 fitting.append((record["seed"] != config.seed, folder))
     if not fitting:
         raise UserError(
-            f"init_adapter={wanted}: no such file or folder, and no finished run of task {wanted} "
+            f"init_adapter={wanted}: {_no_adapter(path)}, and no finished run of task {wanted} "
             f"with model={model} method={method.name} method.max_rank={method.max_rank} in "
             f"{Path(config.paths.results) / 'records'}; make it with\n"
             f"  python run.py task={wanted} model={model} method={method.name} "
             f"method.max_rank={method.max_rank} seed={config.seed}"
         )
     return min(fitting)[1] / ADAPTER
+
+
+def _no_adapter(path: Path) -> str:
+    if not path.is_dir():
+        return "no such file or folder"
+    return f"the folder has neither {ADAPTER} (a run) nor adapter_config.json (PEFT)"
 
 
 def score_table(record: Record) -> str:

@@ -150,6 +150,8 @@ def _pairing_faults(config: Config) -> list[str]:
         )
     if config.layout.get("kind") == "settings":
         faults.append("this experiment has no runs of its own; type `make tables` for its table")
+    if config.init_alpha is not None and config.init_adapter is None:
+        faults.append("init_alpha is the alpha of the file init_adapter=FILE, which is not set")
     if config.seed < 0:
         faults.append(f"seed={config.seed}: must be 0 or more")
     return faults

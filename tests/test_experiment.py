@@ -18,6 +18,7 @@ from tiny import save_roberta
 
 import dylora
 from dylora import experiment
+from dylora.adapter import read_adapter
 from dylora.config import Config
 from dylora.errors import UserError
 from dylora.models import load_backbone
@@ -209,13 +210,64 @@ def test_a_start_from_another_run_takes_its_adapter_and_not_its_head(
     backbone, _ = load_backbone(made.model, made.task, made.paths)
     model = experiment._trainable(backbone, made)
     head = model.classifier.dense.weight.clone()
-    experiment._warm_start(model, made, start)
+    dylora.warm_start(model, start)
     trained = dylora.load_adapter(load_backbone(made.model, made.task, made.paths)[0], start)
     for name, tensor in dylora.adapter_state(model).items():
         if ".lora_" in name:
             assert torch.equal(tensor, dylora.adapter_state(trained)[name])
     assert torch.equal(model.classifier.dense.weight, head)
     assert not torch.equal(trained.classifier.dense.weight, head)
+
+
+def loralib_file(file: Path, rank: int) -> dict[str, torch.Tensor]:
+    """A state dict as loralib saves it, for the query and value layers of the tiny model."""
+    layers = [f"roberta.encoder.layer.{n}.attention.self" for n in range(2)]
+    shapes = {"lora_A": (rank, 16), "lora_B": (16, rank)}
+    torch.manual_seed(0)
+    state = {
+        f"{layer}.{name}.{matrix}": torch.randn(shape)
+        for layer in layers
+        for name in ("query", "value")
+        for matrix, shape in shapes.items()
+    }
+    torch.save(state, file)
+    return state
+
+
+def test_a_run_starts_from_a_loralib_file_with_its_scaling(home: Path, tmp_path: Path) -> None:
+    state = loralib_file(tmp_path / "lora.pt", rank=3)
+    start = (f"init_adapter={tmp_path / 'lora.pt'}", "init_alpha=8")
+    experiment.run(config(home, tmp_path, *start, "train.max_steps=1", "train.learning_rate=1e-9"))
+    tensors, _ = read_adapter(next(tmp_path.glob("records/*")))
+    for name, tensor in state.items():
+        ratio = 8 / 16 if name.endswith("lora_B") else 1  # of init_alpha to method.alpha
+        torch.testing.assert_close(tensors[name], ratio * tensor)
+
+
+def test_a_start_that_does_not_fit_is_refused_before_the_backbone_is_looked_for(
+    home: Path, tmp_path: Path
+) -> None:
+    loralib_file(tmp_path / "lora.pt", rank=2)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "ia3").mkdir()
+    (tmp_path / "ia3" / "adapter_config.json").write_text('{"peft_type": "IA3"}')
+    options = ["model.name_or_path=absent", f"init_adapter={tmp_path / 'lora.pt'}"]
+    for more, message in (
+        ([], "init_alpha=16"),
+        (["init_alpha=8"], r"lora\.pt has rank 2.*method\.max_rank=2"),
+        (["init_alpha=8", "method=full"], r"lora\.pt is a low-rank adapter"),
+        (
+            ["init_alpha=8", "method.max_rank=2", "model.target_modules=[key]"],
+            r"lora\.pt does not adapt key.*model\.target_modules=\[query,value\]",
+        ),
+        ([f"init_adapter={tmp_path / 'empty'}"], "the folder has neither adapter.safetensors"),
+        ([f"init_adapter={tmp_path / 'ia3'}"], "of type IA3"),
+    ):
+        with pytest.raises(UserError, match=message):
+            experiment.run(config(home, tmp_path / "results", *options, *more))
+    with pytest.raises(UserError, match="init_adapter=FILE, which is not set"):
+        config(home, tmp_path, "init_alpha=8")
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_missing_start_names_the_run_to_make(home: Path, tmp_path: Path) -> None:

@@ -1,0 +1,88 @@
+"""Start an adapter from another one: a run before, a PEFT folder, a file of loralib."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from dylora.adapter import HEADS, AdapterConfig, adapter_state, load_adapter_state, read_adapter
+from dylora.errors import UserError
+
+
+def warm_start(
+    model: nn.Module, path: str | Path, alpha: float | None = None, head: Sequence[str] = HEADS
+) -> None:
+    """Copy trained tensors into `model`, in place; its modules named in `head` stay as they are.
+
+    `path` and `alpha` are those of `load_adapter`. The deltas at max_rank become the source's: the
+    ratio of its scaling to the model's is multiplied into B. At a lower rank a DyLoRA model scales
+    by alpha/b, so it has the source's deltas there if that is a DyLoRA adapter as well. A model
+    without low-rank adapters starts from a file of such a model. Raises UserError naming the file,
+    and the module, that does not fit.
+    """
+    own = getattr(model, "adapter_config", None)
+    tensors = {n: t for n, t in read_start(path, own, alpha).items() if not _is_in(head, n)}
+    kept = {n: t for n, t in adapter_state(model).items() if _is_in(head, n)}
+    load_adapter_state(model, tensors | kept, str(path))
+
+
+def read_start(
+    path: str | Path, own: AdapterConfig | None, alpha: float | None = None
+) -> dict[str, Tensor]:
+    """Trained tensors of `path`, scaled for a model with `own` (None: no low-rank adapter).
+
+    Needs no model, so that what does not fit shows before a backbone is there: raises UserError for
+    another kind of adapter, another rank and other target modules.
+    """
+    tensors, facts = read_adapter(path, alpha)
+    if own is None and "adapter" in facts:
+        raise UserError(
+            f"{path} is a low-rank adapter, and starts only such: method=lora or dylora"
+        )
+    if own is None:
+        return tensors
+    if "adapter" not in facts:
+        raise UserError(f"{path} holds fully trained weights, no low-rank adapter to start from")
+    theirs = AdapterConfig(**json.loads(facts["adapter"]))
+    if theirs.max_rank != own.max_rank:
+        raise UserError(
+            f"{path} has rank {theirs.max_rank}, the adapter to start max_rank={own.max_rank}: set "
+            f"max_rank={theirs.max_rank} (run.py: method.max_rank={theirs.max_rank})"
+        )
+    _check_targets(path, tensors, facts, own)
+    ratio = theirs.alpha / own.alpha  # of the scalings alpha/max_rank, with one max_rank
+    return {n: t * ratio if n.endswith(".lora_B") else t for n, t in tensors.items()}
+
+
+def _check_targets(
+    path: str | Path, tensors: dict[str, Tensor], facts: dict[str, str], own: AdapterConfig
+) -> None:
+    """Every adapted layer of the file is a target module, and every target module is in it."""
+    modules = [name.removesuffix(".lora_A") for name in tensors if name.endswith(".lora_A")]
+    for target in own.target_modules:
+        suffix, _, parts = target.partition(":")
+        endings = [f"{suffix}.{part}" for part in parts.split(",")] if parts else [suffix]
+        for ending in endings:
+            fitting = [m for m in modules if m == ending or m.endswith("." + ending)]
+            if not fitting:
+                raise UserError(_other_targets(path, f"does not adapt {ending}", facts))
+            modules = [m for m in modules if m not in fitting]
+    if modules:
+        text = f"adapts {modules[0]}, which is none of {', '.join(own.target_modules)}"
+        raise UserError(_other_targets(path, text, facts))
+
+
+def _other_targets(path: str | Path, fault: str, facts: dict[str, str]) -> str:
+    names = json.loads(facts["adapter"])["target_modules"]
+    short = dict.fromkeys(name.rpartition(".")[2] for name in names)
+    wanted = ",".join(f'"{name}"' if ":" in name else name for name in short)
+    backbone = f" (of {facts['base_model']})" if "base_model" in facts else ""
+    return (
+        f"{path}{backbone} {fault}. If it is for this backbone, set target_modules to "
+        f"its own: model.target_modules=[{wanted}]"
+    )
+
+
+def _is_in(head: Sequence[str], name: str) -> bool:
+    return not set(head).isdisjoint(name.split("."))
