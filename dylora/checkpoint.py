@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dylora.adapter import adapter_state, load_adapter_state
+from dylora.workers import from_all, is_main, own_share
 
 
 class Interrupted(KeyboardInterrupt):
@@ -20,14 +21,20 @@ class Interrupted(KeyboardInterrupt):
 def save_checkpoint(
     folder: Path, model: nn.Module, optimizer: Any, scheduler: Any, progress: dict[str, Any]
 ) -> None:
-    """Write all that the next step depends on: trained tensors, optimizer, schedule, generators."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write all that the next step depends on: trained tensors, optimizer, schedule, generators.
+
+    All processes of a run call it, each has generators of its own; the main one writes.
+    """
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    generators = from_all({"cpu": torch.get_rng_state(), "cuda": cuda})
+    if not is_main():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
     state = {
         "trained": adapter_state(model),
         "optimizer": optimizer.state_dict(),
         "scheduler": scheduler.state_dict(),
-        "generators": {"cpu": torch.get_rng_state(), "cuda": cuda},
+        "generators": generators,
         "progress": progress,
     }
     unfinished = folder / "state.pt.tmp"
@@ -46,9 +53,11 @@ def load_checkpoint(
     load_adapter_state(model, state["trained"], str(path))
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])
-    torch.set_rng_state(state["generators"]["cpu"])
-    if state["generators"]["cuda"]:
-        torch.cuda.set_rng_state_all(state["generators"]["cuda"])
+    own = own_share(state["generators"])
+    if own:  # none for this process if the run was started with fewer
+        torch.set_rng_state(own[0]["cpu"])
+        if own[0]["cuda"]:
+            torch.cuda.set_rng_state_all(own[0]["cuda"])
     return state["progress"]
 
 

@@ -19,6 +19,7 @@ from dylora.rank import at_rank
 from dylora.records import write_lines
 from dylora.tasks.base import Splits
 from dylora.train import Objective, Results, Scores
+from dylora.workers import from_all, is_main, own_share
 
 SIGNATURE = f"scikit-learn {version('scikit-learn')}, scipy {version('scipy')}"
 Example = dict[str, Any]  # input_ids and other tokenizer outputs, label, length
@@ -64,11 +65,11 @@ def predict(
 ) -> dict[int | None, np.ndarray]:
     """Class ids, or scores of a regression, of each example at each rank: rank -> (examples,).
 
-    One pass over the data: a batch is padded and moved once and then run at every rank. The rank
-    None stands for a model without adapters.
+    One pass over the data, which the processes of a run divide: a batch is padded and moved once
+    and then run at every rank. The rank None stands for a model without adapters.
     """
-    outputs: dict[int | None, list[Tensor]] = {rank: [] for rank in ranks}
-    batches = evaluation_batches([e["length"] for e in examples], batch_size)
+    outputs: dict[int | None, list[Tensor]] = {rank: [torch.empty(0)] for rank in ranks}
+    batches = own_share(evaluation_batches([e["length"] for e in examples], batch_size))
     model.eval()
     for indices in batches:
         batch = collate([examples[i] for i in indices], tokenizer)
@@ -79,8 +80,10 @@ def predict(
                 logits = model(**batch).logits
             scores = labels.is_floating_point()
             outputs[rank].append(logits.squeeze(-1) if scores else logits.argmax(-1))
-    order = np.argsort(np.concatenate(batches))
-    return {r: torch.cat(parts).float().cpu().numpy()[order] for r, parts in outputs.items()}
+    own = {rank: torch.cat([p.cpu().float() for p in parts]) for rank, parts in outputs.items()}
+    shares = from_all(([i for batch in batches for i in batch], own))
+    order = np.argsort([index for indices, _ in shares for index in indices])
+    return {r: torch.cat([share[r] for _, share in shares]).numpy()[order] for r in ranks}
 
 
 def objective(
@@ -131,9 +134,11 @@ def evaluate(
         labels = np.array([e["label"] for e in examples])
         predictions = predict(model, examples, tokenizer, ranks, size, device)
         ending = f"_{split.removeprefix('validation_')}" if number else ""
-        write_lines(outputs / f"{split}.labels.txt", _as_text(labels, task))
+        if is_main():
+            write_lines(outputs / f"{split}.labels.txt", _as_text(labels, task))
         for rank, values in predictions.items():
-            write_lines(outputs / f"{split}.rank{rank or 0}.txt", _as_text(values, task))
+            if is_main():
+                write_lines(outputs / f"{split}.rank{rank or 0}.txt", _as_text(values, task))
             by_metric = score(task, values, labels)
             found[rank] |= {metric + ending: value for metric, value in by_metric.items()}
     return found, dict.fromkeys(task.metrics, SIGNATURE)

@@ -7,14 +7,14 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
+from accelerate.utils import InitProcessGroupKwargs, set_seed
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
@@ -40,6 +40,7 @@ from dylora.records import (
 from dylora.start import read_start, warm_start
 from dylora.tasks import load
 from dylora.train import train
+from dylora.workers import from_all, is_main
 
 PROJECT = Path(__file__).parents[1]
 
@@ -60,8 +61,9 @@ def run(config: Config, command: str = "") -> Record:
         print(score_table(record))
         return record
     record = _run(config, folder, command)
-    print(score_table(record))
-    print(f"record: {folder / 'record.json'}")
+    if is_main():
+        print(score_table(record))
+        print(f"record: {folder / 'record.json'}")
     return record
 
 
@@ -80,8 +82,9 @@ def _run(config: Config, folder: Path, command: str) -> Record:
         if start is not None:
             warm_start(model, start, config.init_alpha, config.model.head)
         objective = half.objective(config, splits, tokenizer, accelerator.device)
-    if config.force and folder.exists():
+    if config.force and folder.exists() and is_main():
         shutil.rmtree(folder)
+    accelerator.wait_for_everyone()
     record = _new_record(config, command, model, accelerator)
     with _status_kept(folder, record):
         set_seed(config.seed)  # the first step's dropout does not depend on what came before it
@@ -96,8 +99,9 @@ def _run(config: Config, folder: Path, command: str) -> Record:
         record["history"] = {"steps": progress.steps, "epochs": progress.epochs}
         record["times"] = {**clock.seconds, "train": round(progress.seconds, 3)}
         record["peak_memory_bytes"] = _peak_memory(accelerator.device)
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    return record
+    if is_main():
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    return from_all(record)[0]
 
 
 class Clock:
@@ -129,7 +133,9 @@ def _accelerator(config: Config) -> Accelerator:
     # A sweep runs several configurations in one process; accelerate keeps the first one's state.
     AcceleratorState._reset_state(reset_partial_state=True)
     mixed = "no" if precision == Precision.fp32 else precision.value
-    return Accelerator(mixed_precision=mixed, cpu=device == Device.cpu)
+    # Other processes wait while the main one makes data ready or computes metrics.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
+    return Accelerator(mixed_precision=mixed, cpu=on_cpu, kwargs_handlers=[patience])
 
 
 def _trainable(backbone: PreTrainedModel, config: Config) -> PreTrainedModel:
@@ -187,7 +193,11 @@ def _new_record(config: Config, command: str, model: nn.Module, accelerator: Acc
         "command": command,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": without_neutral(config),
-        "device": {"name": name, "threads": torch.get_num_threads()},
+        "device": {
+            "name": name,
+            "threads": torch.get_num_threads(),
+            "processes": accelerator.num_processes,
+        },
         "parameters": {
             "total": sum(p.numel() for p in model.parameters()),
             "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -201,17 +211,22 @@ def _new_record(config: Config, command: str, model: nn.Module, accelerator: Acc
 def _status_kept(folder: Path, record: Record) -> Iterator[None]:
     """Keep the record on disk in step with what happens: running, then done or why not."""
     _reset_peak_memory()
-    write_record(folder, record)
+    _write_once(folder, record)
     try:
         yield
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
         record["status"] = "interrupted" if stopped else "failed"
         record["error"] = str(error) if isinstance(error, UserError) else traceback.format_exc()
-        write_record(folder, record)
+        _write_once(folder, record)
         raise
     record["status"] = "done"
-    write_record(folder, record)
+    _write_once(folder, record)
+
+
+def _write_once(folder: Path, record: Record) -> None:
+    if is_main():
+        write_record(folder, record)
 
 
 def _reset_peak_memory() -> None:

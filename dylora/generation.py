@@ -18,6 +18,7 @@ from dylora.rank import at_rank
 from dylora.records import ABSENT
 from dylora.tasks.base import Splits
 from dylora.train import Objective, Results, Scores
+from dylora.workers import from_all, is_main, own_share
 
 
 def objective(
@@ -35,6 +36,7 @@ def objective(
         collate=lambda examples: causal.collate(examples, tokenizer),
         loss=lambda model, batch: causal.loss(model, batch, smoothing),
         evaluate=lambda model, ranks: perplexity(model, held_out, tokenizer, ranks, size, device),
+        count=lambda example: example["length"] - example["prompt_length"],
         select_metric="perplexity",
         lower_is_better=True,
     )
@@ -48,10 +50,13 @@ def perplexity(
     batch_size: int,
     device: torch.device,
 ) -> Scores:
-    """Perplexity per target token, end token included, at each rank, in one pass over the data."""
+    """Perplexity per target token, end token included, at each rank.
+
+    One pass over the data, which the processes of a run divide.
+    """
     totals, tokens = dict.fromkeys(ranks, 0.0), 0
     model.eval()
-    for indices in evaluation_batches([e["length"] for e in examples], batch_size):
+    for indices in own_share(evaluation_batches([e["length"] for e in examples], batch_size)):
         batch = causal.collate([examples[i] for i in indices], tokenizer)
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         for rank in ranks:
@@ -59,7 +64,10 @@ def perplexity(
                 total, count = causal.negative_log_likelihood(model, batch)
             totals[rank] += total
         tokens += count
-    return {rank: {"perplexity": math.exp(total / tokens)} for rank, total in totals.items()}
+    shares = from_all((totals, tokens))
+    all_tokens = sum(tokens for _, tokens in shares)
+    losses = {rank: sum(totals[rank] for totals, _ in shares) / all_tokens for rank in ranks}
+    return {rank: {"perplexity": math.exp(loss)} for rank, loss in losses.items()}
 
 
 def evaluate(
@@ -73,6 +81,8 @@ def evaluate(
 ) -> tuple[Results, dict[str, str]]:
     """Decode the evaluation splits at every rank and score the texts: scores and signatures.
 
+    The processes of a run divide the ranks to decode; the main one alone scores, the others return
+    no scores.
     The texts are kept in `outputs`, and a killed decode goes on from there. Where inputs belong to
     parts, such as WebNLG's seen and unseen categories, each part has metrics of its own: `BLEU` for
     all, `BLEU_seen`, `BLEU_unseen`. A metric that cannot be computed here is None,
@@ -83,9 +93,12 @@ def evaluate(
     signatures: dict[str, str] = {}
     for split in task.eval_splits:
         rows = splits[split]
-        texts = decode_ranks(
-            model, tokenizer, rows["source"][:], task.decode, outputs, ranks, split
+        own = decode_ranks(
+            model, tokenizer, rows["source"][:], task.decode, outputs, own_share(ranks), split
         )
+        texts = {rank: lines for share in from_all(own) for rank, lines in share.items()}
+        if not is_main():
+            continue
         for ending, members in _parts(rows).items():
             references = [rows[i]["references"] for i in members]
             for rank in ranks:
@@ -96,8 +109,9 @@ def evaluate(
                     name: score.signature if score.reason is None else f"{ABSENT}{score.reason}"
                     for name, score in scores.items()
                 }
-    for log in outputs.glob("*.jsonl"):  # they say how far a decode is; now the texts are all there
-        log.unlink()
+    if is_main():
+        for log in outputs.glob("*.jsonl"):  # how far a decode is; now the texts are all there
+            log.unlink()
     return found, signatures
 
 

@@ -21,8 +21,10 @@ from dylora.config import MethodConfig, RankScope, TrainConfig, default_ranks
 from dylora.errors import UserError
 from dylora.rank import RankSampler, set_rank
 from dylora.records import ADAPTER
+from dylora.workers import is_main, own_share
 
 CHECKPOINT_SECONDS = 300  # at most so much work is lost when a process is killed outright
+AGREE_STEPS = 10  # several processes ask each other so often whether to stop
 HISTORY_POINTS = 2000  # steps kept in the record; longer runs keep every k-th
 
 Example = dict[str, Any]
@@ -41,6 +43,7 @@ class Objective:
     evaluate: Callable[[nn.Module, Sequence[int | None]], Scores]  # on the validation data
     select_metric: str
     lower_is_better: bool = False
+    count: Callable[[Example], int] = lambda example: 1  # what `loss` is the mean of: target tokens
 
 
 @dataclass
@@ -100,17 +103,20 @@ def train(
                     _log(progress, loss, rank, scheduler.get_last_lr()[0], bar)
                 progress.step += 1
                 bar.update()
-                if stop or time.perf_counter() - last_save > CHECKPOINT_SECONDS:
+                overdue = time.perf_counter() - last_save > CHECKPOINT_SECONDS
+                stopping, saving = _agreed(bool(stop), overdue, progress.step, accelerator)
+                if stopping or saving:
                     save()
-                if stop:
+                if stopping:
                     raise Interrupted(f"stopped after step {progress.step}; run again to go on")
             trained = time.perf_counter()
             _finish_epoch(progress, parts[0], objective, config, method, folder)
             progress.epochs[-1]["train_seconds"] = round(trained - started, 3)
             progress.epochs[-1]["evaluate_seconds"] = round(time.perf_counter() - trained, 3)
             save()
-            if stop:
+            if _agreed(bool(stop), False, 0, accelerator)[0]:
                 raise Interrupted(f"stopped after epoch {len(progress.epochs)}; run again to go on")
+    accelerator.wait_for_everyone()  # the main process has written the adapter
     if config.select != "last":
         tensors, _ = read_adapter(folder / ADAPTER)
         load_adapter_state(parts[0], tensors, str(folder / ADAPTER))
@@ -148,7 +154,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Step:
-    """One optimizer step over the micro-batches of an accumulation window."""
+    """One optimizer step over the micro-batches of an accumulation window.
+
+    Each process takes its share of each micro-batch. Losses are weighted by what they are means of,
+    so that neither accumulation nor the number of processes changes the step.
+    """
 
     model: nn.Module
     objective: Objective
@@ -160,33 +170,45 @@ class _Step:
     scheduler: Any
 
     def __call__(self, window: list[list[int]], step: int) -> tuple[Tensor, float]:
-        """Take the step; the window's mean loss, still on the device, and its (mean) rank."""
+        """Take the step; the window's mean loss, still on the device, and its (mean) rank.
+
+        With several processes the loss is to be averaged over them.
+        """
         self.model.train()
-        examples = sum(len(indices) for indices in window)
+        everything = sum(self._count(indices) for indices in window)
         total, ranks = torch.zeros((), device=self.accelerator.device), []
         for number, indices in enumerate(window):
             ranks.append(self._draw_rank(step, number, len(indices)))
             last = number == len(window) - 1
+            own = list(own_share(indices))
+            # Gradients are averaged over the processes, hence the factor.
+            weight = self.accelerator.num_processes * self._count(own) / everything
             with nullcontext() if last else self.accelerator.no_sync(self.model):
-                batch = self.objective.collate([self.objective.examples[i] for i in indices])
+                # A process without a share takes part with weight 0: the others wait for it.
+                chosen = [self.objective.examples[i] for i in own or indices[:1]]
+                batch = self.objective.collate(chosen)
                 batch = {k: v.to(self.accelerator.device) for k, v in batch.items()}
-                loss = self.objective.loss(self.model, batch) * (len(indices) / examples)
+                loss = self.objective.loss(self.model, batch) * weight
                 self.accelerator.backward(loss)
             total += loss.detach()
         self._update()
         return total, sum(ranks) / len(ranks)
 
+    def _count(self, indices: Sequence[int]) -> int:
+        return sum(self.objective.count(self.objective.examples[i]) for i in indices)
+
     def _draw_rank(self, step: int, number: int, size: int) -> float:
         """Put this micro-batch's rank in force and return it (the mean if it is one per example).
 
         One rank for the whole window (paper, section 3), or stratified ranks for each micro-batch.
+        All processes draw the same.
         """
         if not self.method.name.samples_ranks:
             return float(self.method.max_rank if self.method.name.has_ranks else 0)
         if self.method.rank_scope == RankScope.sample:
             turn = step * self.config.accumulation + number
             ranks = self.sampler.per_sample(turn, size)
-            set_rank(self.model, ranks)
+            set_rank(self.model, ranks[list(own_share(range(size))) or [0]])
             return ranks.float().mean().item()
         rank = self.sampler(step)
         set_rank(self.model, rank)
@@ -221,7 +243,22 @@ def _warmup_steps(config: TrainConfig, total_steps: int) -> int:
 
 def _bar(plan: Plan, progress: Progress) -> tqdm:
     # disable=None: no bar when the output is not a terminal
-    return tqdm(total=plan.total_steps, initial=progress.step, desc="train", disable=None)
+    hidden = None if is_main() else True
+    return tqdm(total=plan.total_steps, initial=progress.step, desc="train", disable=hidden)
+
+
+def _agreed(stop: bool, overdue: bool, step: int, accelerator: Accelerator) -> tuple[bool, bool]:
+    """Whether any process was asked to stop or thinks a checkpoint overdue.
+
+    All must do the same at the same step, or they would wait for each other for ever. Asking the
+    others takes time, so several processes do it every AGREE_STEPS steps only.
+    """
+    if accelerator.num_processes > 1:
+        if step % AGREE_STEPS:
+            return False, False
+        asked = torch.tensor([stop, overdue], dtype=torch.float32, device=accelerator.device)
+        stop, overdue = (accelerator.reduce(asked, "sum") > 0).tolist()
+    return stop, overdue
 
 
 def _log(progress: Progress, loss: Tensor, rank: float, lr: float, bar: tqdm) -> None:
@@ -260,7 +297,8 @@ def _finish_epoch(
     epoch = len(progress.epochs) + 1
     if better or config.select == "last":
         progress.best, progress.best_epoch = selected, epoch
-        save_adapter(model, folder / ADAPTER)
+        if is_main():
+            save_adapter(model, folder / ADAPTER)
     named = {str(rank or 0): values for rank, values in scores.items()}
     progress.epochs.append({"epoch": epoch, "scores": named, "selected": selected})
 
