@@ -111,7 +111,10 @@ def _wrap(
 ) -> None:
     base = model.get_submodule(name)
     assert isinstance(base, nn.Linear | Conv1D)
-    fan_in, fan_out = base.weight.shape if isinstance(base, Conv1D) else base.weight.shape[::-1]
+    if isinstance(base, Conv1D):
+        fan_in, fan_out = base.weight.shape
+    else:  # quantized weights have shapes of their own
+        fan_in, fan_out = base.in_features, base.out_features
 
     def low_rank(out_features: int) -> LowRank:
         made = LowRank(fan_in, out_features, state, config.dropout, config.frozen)
@@ -120,7 +123,7 @@ def _wrap(
     wrapper: nn.Module
     if not parts:
         wrapper = LoRALinear(base, low_rank(fan_out))
-    elif not isinstance(base, Conv1D) or fan_out % 3 or not set(parts) <= set(FUSED_PARTS):
+    elif not _has_conv1d(model) or fan_out % 3 or not set(parts) <= set(FUSED_PARTS):
         raise UserError(
             f"target module {name}:{','.join(parts)} names parts of a fused layer; that needs "
             f"GPT-2's layer of three equal parts, out of {', '.join(FUSED_PARTS)}"
@@ -128,6 +131,12 @@ def _wrap(
     else:
         wrapper = LoRAFused(base, {part: low_rank(fan_out // 3) for part in parts})
     model.set_submodule(name, wrapper)
+
+
+def _has_conv1d(model: nn.Module) -> bool:
+    """Whether the backbone's linear layers are GPT-2's Conv1D, before they were quantized too."""
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    return kind == "gpt2" or any(isinstance(module, Conv1D) for module in model.modules())
 
 
 def adapter_layers(model: nn.Module) -> dict[str, LoRALinear | LoRAFused]:
@@ -140,9 +149,12 @@ def merged(model: ModelT, rank: int) -> Iterator[ModelT]:
     """Inside the block the deltas of `rank` are added into the weights: no adapter path runs.
 
     For inference: faster for many forward passes. The original tensors, not copies computed back,
-    are restored afterwards, bit for bit. Raises UserError outside [1, max_rank].
+    are restored afterwards, bit for bit. Raises UserError outside [1, max_rank], and if the weights
+    are quantized: a sum would not fit into their few values.
     """
     layers = list(adapter_layers(model).values())
+    if not all(layer.base.weight.is_floating_point() for layer in layers):
+        raise UserError("quantized weights cannot be merged: load the backbone unquantized first")
     with at_rank(model, rank), torch.no_grad():
         summed = [layer.base.weight + layer.delta().to(layer.base.weight.dtype) for layer in layers]
     originals = [layer.base.weight.data for layer in layers]
@@ -234,8 +246,7 @@ def adapter_facts(model: nn.Module) -> dict[str, str]:
     config = getattr(model, "adapter_config", None)
     if config is not None:
         facts["adapter"] = json.dumps(asdict(config))
-        bases = [layer.base for layer in adapter_layers(model).values()]
-        facts["fan_in_fan_out"] = str(any(isinstance(b, Conv1D) for b in bases)).lower()
+        facts["fan_in_fan_out"] = str(_has_conv1d(model)).lower()
     name = getattr(getattr(model, "config", None), "name_or_path", "")
     if name:
         facts["base_model"] = name

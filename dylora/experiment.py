@@ -141,6 +141,9 @@ def _accelerator(config: Config) -> Accelerator:
 def _trainable(backbone: PreTrainedModel, config: Config) -> PreTrainedModel:
     """The backbone with what the method trains, and only that, requiring gradients."""
     method, model = config.method, config.model
+    if config.train.gradient_checkpointing:
+        # The reentrant kind would lose the gradients: a frozen backbone's inputs have none.
+        backbone.activation_checkpointing_enable({"use_reentrant": False})
     if method.name == Adaptation.full:
         return backbone
     if method.name == Adaptation.head_only:

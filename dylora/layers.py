@@ -109,11 +109,12 @@ class LoRALinear(nn.Module):
 class LoRAFused(nn.Module):
     """GPT-2's fused `c_attn` (a Conv1D to q, k and v side by side) with a path for some parts.
 
+    Quantized, `base` is a linear layer in its place.
     `parts` maps names out of "q", "k", "v" to their own LowRank; the slices of the others are the
     backbone's, untouched.
     """
 
-    def __init__(self, base: Conv1D, parts: Mapping[str, LowRank]) -> None:
+    def __init__(self, base: nn.Linear | Conv1D, parts: Mapping[str, LowRank]) -> None:
         super().__init__()
         self.base = base
         self.parts = nn.ModuleDict(dict(parts))

@@ -2,17 +2,19 @@
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from dylora.config import Kind, ModelConfig, PathsConfig, TaskConfig
+from dylora.config import Dtype, Kind, ModelConfig, PathsConfig, TaskConfig
 from dylora.errors import UserError
 from dylora.hub import why_unreachable
 
@@ -40,7 +42,7 @@ def locate(model: ModelConfig, paths: PathsConfig) -> str:
 def load_backbone(
     model: ModelConfig, task: TaskConfig, paths: PathsConfig
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The float32 model with the head that the task needs, and its tokenizer.
+    """The model, stored as `model.dtype` says, with the head that the task needs; its tokenizer.
 
     Seed torch before: a new head is drawn from its generator. Raises UserError, saying which option
     to set, when the model is nowhere to be had.
@@ -55,8 +57,8 @@ def load_backbone(
         head["num_labels"] = len(task.labels) if task.kind == Kind.classification else 1
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        backbone = loader.from_pretrained(source, dtype=torch.float32, **options, **head)
-    except (OSError, ValueError) as error:
+        backbone = loader.from_pretrained(source, **_storage(model), **options, **head)
+    except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"model {model.name_or_path} could not be loaded from {source} "
             f"({reason or str(error).partition(chr(10))[0]})\n"
@@ -64,6 +66,25 @@ def load_backbone(
             "paths.models= or model.name_or_path= to a folder that has them. "
             "`python run.py` without arguments needs neither files nor network."
         ) from error
+    for module in backbone.modules():
+        # On some CPUs bitsandbytes packs 4-bit weights at the first evaluation, for speed, in a way
+        # that no gradient passes any more; training would end there.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     positions = getattr(backbone.config, "max_position_embeddings", tokenizer.model_max_length)
     tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     return backbone, tokenizer
+
+
+def _storage(model: ModelConfig) -> dict[str, Any]:
+    """How `from_pretrained` is to store the weights; heads are never quantized."""
+    if model.dtype in (Dtype.fp32, Dtype.bf16):
+        return {"dtype": torch.bfloat16 if model.dtype == Dtype.bf16 else torch.float32}
+    quantized = BitsAndBytesConfig(
+        load_in_8bit=model.dtype == Dtype.int8,
+        load_in_4bit=model.dtype == Dtype.nf4,
+        llm_int8_skip_modules=[*model.head, "lm_head"],
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+    )
+    return {"dtype": torch.float32, "quantization_config": quantized}

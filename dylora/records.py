@@ -31,6 +31,7 @@ NEUTRAL = (
     "fail_fast",
     "layout",
     "train.eval_batch_size",
+    "train.gradient_checkpointing",
     "task.decode.token_budget",
 )
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "dylora")

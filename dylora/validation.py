@@ -5,9 +5,11 @@ from dylora.config import (
     Adaptation,
     Architecture,
     Config,
+    Dtype,
     EvaluateConfig,
     Kind,
     MethodConfig,
+    Precision,
     TaskConfig,
     TrainConfig,
     default_ranks,
@@ -140,6 +142,14 @@ def _pairing_faults(config: Config) -> list[str]:
         faults.append(f"method=head_only: model={model.name} has no head; set model.head=[...]")
     if task.kind == Kind.regression and config.train.label_smoothing:
         faults.append("train.label_smoothing: a regression task has no labels to smooth")
+    if model.dtype != Dtype.fp32 and method.name == Adaptation.full:
+        faults.append(f"model.dtype={model.dtype}: method=full trains the weights; use fp32")
+    if model.dtype == Dtype.bf16 and config.train.precision != Precision.bf16:
+        faults.append("model.dtype=bf16 needs train.precision=bf16: heads stay float32")
+    if model.dtype in (Dtype.int8, Dtype.nf4) and not _installed("bitsandbytes"):
+        faults.append(
+            f"model.dtype={model.dtype} needs bitsandbytes: pip install 'dylora[quantization]'"
+        )
     select, ranks = config.train.select, config.train.eval_ranks
     if select == "max" and ranks is not None:
         select = str(method.max_rank)

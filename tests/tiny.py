@@ -20,14 +20,16 @@ from dylora.layers import LowRank
 VOCABULARY = 50
 
 
-def roberta(seed: int = 0, labels: int = 2) -> RobertaForSequenceClassification:
+def roberta(
+    seed: int = 0, labels: int = 2, width: int = 32, intermediate: int = 48
+) -> RobertaForSequenceClassification:
     torch.manual_seed(seed)
     config = RobertaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=32,
+        hidden_size=width,
         num_hidden_layers=2,
         num_attention_heads=2,
-        intermediate_size=48,
+        intermediate_size=intermediate,
         max_position_embeddings=40,
         num_labels=labels,
         hidden_dropout_prob=0.0,
@@ -36,11 +38,11 @@ def roberta(seed: int = 0, labels: int = 2) -> RobertaForSequenceClassification:
     return RobertaForSequenceClassification(config).eval()
 
 
-def gpt2(seed: int = 0) -> GPT2LMHeadModel:
+def gpt2(seed: int = 0, width: int = 32) -> GPT2LMHeadModel:
     torch.manual_seed(seed)
     config = GPT2Config(
         vocab_size=VOCABULARY,
-        n_embd=32,
+        n_embd=width,
         n_layer=2,
         n_head=2,
         n_positions=64,
