@@ -1,0 +1,123 @@
+"""The examples run as they are, on tiny models, and the documentation shows their code."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+from textwrap import indent
+
+import pytest
+import torch
+from conftest import ROOT
+from tiny import save_roberta
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
+
+import dylora
+from dylora.adapter import adapter_state
+from dylora.pretrain import one_thread
+from dylora.tasks.toy import corpus
+from dylora.text import Objective, train_tokenizer
+
+EXAMPLES = ROOT / "examples"
+RANK = re.compile(r"^rank (\d+):", re.MULTILINE)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The optimizer steps that an example has drawn a rank for."""
+    steps: list[int] = []
+    draw = dylora.RankSampler.__call__
+
+    def spy(self: dylora.RankSampler, step: int) -> int:
+        steps.append(step)
+        return draw(self, step)
+
+    monkeypatch.setattr(dylora.RankSampler, "__call__", spy)
+    return steps
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sys.path.insert(0, str(EXAMPLES))
+    from reviews import reviews
+
+    sys.path.remove(str(EXAMPLES))
+    return save_roberta(tmp_path_factory.mktemp("models") / "roberta", reviews()[0])
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "gpt2"
+    tokenizer = train_tokenizer(list(corpus("inns", 1, 50)), Objective.causal, 300, 256)
+    tokenizer.save_pretrained(folder)
+    config = GPT2Config(vocab_size=len(tokenizer), n_positions=256, n_embd=16, n_layer=2, n_head=2)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+def run(name: str, monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
+    monkeypatch.setattr(sys, "argv", [name, *options])
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    with one_thread():
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+@pytest.mark.parametrize(
+    ("name", "micro_batches", "ranks"),
+    [
+        ("plain_pytorch.py", 1, "12345678"),
+        ("accelerate_loop.py", 2, "12345678"),
+        ("hf_trainer.py", 1, "1248"),
+    ],
+)
+def test_an_encoder_example_trains_and_prints_the_score_of_each_rank(
+    name: str,
+    micro_batches: int,
+    ranks: str,
+    encoder: Path,
+    drawn: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run(name, monkeypatch, f"model={encoder}", "steps=4", f"output={tmp_path}")
+    assert drawn == [step for step in range(4) for _ in range(micro_batches)]
+    assert RANK.findall(capsys.readouterr().out) == list(ranks)
+    check_adapter(tmp_path, AutoModelForSequenceClassification.from_pretrained(encoder))
+
+
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning")  # TRL's
+def test_the_trl_example_trains_and_prints_the_score_of_each_rank(
+    decoder: Path,
+    drawn: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run("trl_sft.py", monkeypatch, f"model={decoder}", "steps=2", f"output={tmp_path}")
+    assert drawn == [0, 1]
+    assert RANK.findall(capsys.readouterr().out) == list("12345678")
+    check_adapter(tmp_path, AutoModelForCausalLM.from_pretrained(decoder))
+
+
+def check_adapter(folder: Path, backbone: torch.nn.Module) -> None:
+    """The saved adapter fits its backbone and has learnt: B started at zero."""
+    tensors = adapter_state(dylora.load_adapter(backbone, folder / "adapter.safetensors"))
+    learnt = [tensor.any().item() for name, tensor in tensors.items() if name.endswith("lora_B")]
+    assert learnt == [True] * 4
+
+
+def test_the_page_on_trainers_shows_the_examples_own_code() -> None:
+    """Every block of Python in it is a part of one of the examples, but for the indentation."""
+    page = (ROOT / "docs" / "trainers.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    examples = [path.read_text() for path in sorted(EXAMPLES.glob("*.py"))]
+    assert len(blocks) >= 4
+    for block in blocks:
+        shapes = [indent(block, " " * spaces) for spaces in (0, 4, 8)]
+        assert any(shape in example for shape in shapes for example in examples), block
