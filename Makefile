@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 EXPERIMENTS := $(sort $(basename $(notdir $(wildcard experiments/*.yaml))))
 
-.PHONY: help env demo tables figures report status test test-fast lint format clean $(EXPERIMENTS)
+.PHONY: help env demo docs tables figures report status test test-fast lint format clean $(EXPERIMENTS)
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -39,6 +39,9 @@ figures: env ## score against rank, time against ranks, singular values
 report: env ## one HTML page of all results
 	$(BIN)/python scripts/make_report.py $(ARGS)
 
+docs: env ## the documentation site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 status: env ## what is done, running, failed and missing of every experiment
 	$(BIN)/python scripts/status.py $(ARGS)
 
@@ -58,4 +61,4 @@ format: env ## let ruff rewrite the code
 	$(BIN)/ruff format .
 
 clean: ## remove the environment and caches; results stay
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache build *.egg-info
