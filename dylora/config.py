@@ -86,6 +86,17 @@ class Device(StrEnum):
     mps = "mps"
 
 
+class TrackerName(StrEnum):
+    none = "none"
+    wandb = "wandb"
+    tensorboard = "tensorboard"
+
+
+class TrackerMode(StrEnum):
+    online = "online"
+    offline = "offline"
+
+
 @dataclass
 class DecodeConfig:
     """Beam search, used by generation tasks only."""
@@ -188,7 +199,13 @@ class EvaluateConfig:
 
 @dataclass
 class TrackerConfig:
-    name: str = "none"
+    """Where curves go beside the record; all but the name is for wandb."""
+
+    name: TrackerName = TrackerName.none
+    project: str = "dylora"
+    group: str | None = None  # null: task-model
+    mode: TrackerMode | None = None  # null: online with a login, offline without
+    artifacts: bool = False  # also keep adapter, record and predictions there
 
 
 @dataclass

@@ -39,6 +39,7 @@ from dylora.records import (
 )
 from dylora.start import read_start, warm_start
 from dylora.tasks import load
+from dylora.tracking import tracking
 from dylora.train import train
 from dylora.workers import from_all, is_main
 
@@ -86,10 +87,11 @@ def _run(config: Config, folder: Path, command: str) -> Record:
         shutil.rmtree(folder)
     accelerator.wait_for_everyone()
     record = _new_record(config, command, model, accelerator)
-    with _status_kept(folder, record):
-        set_seed(config.seed)  # the first step's dropout does not depend on what came before it
+    with tracking(config, record) as track, _status_kept(folder, record):
+        # The first step's dropout does not depend on what came before it; each process has its own.
+        set_seed(config.seed, device_specific=True)
         settings = (config.train, config.method, config.seed, folder, accelerator)
-        progress = train(model, objective, *settings)
+        progress = train(model, objective, *settings, track)
         with clock("evaluate"):
             where = (ranks_of(config), accelerator.device, folder / "outputs")
             scores, signatures = half.evaluate(config, splits, tokenizer, model, *where)

@@ -66,12 +66,15 @@ def train(
     seed: int,
     folder: Path,
     accelerator: Accelerator,
+    track: Callable[[Progress], None] = lambda progress: None,
 ) -> Progress:
     """Train `model` in place; the weights of the best epoch are in it at the end.
 
     They are also in `folder`/adapter.safetensors. An unfinished run found in `folder`/checkpoint
-    goes on exactly where it stopped. Raises UserError when the loss is no longer a number, and
-    Interrupted, with a checkpoint written, when the process is asked to stop.
+    goes on exactly where it stopped. `track` is called at the start and whenever the history in the
+    progress has grown. Several processes, which must share `folder`, divide each batch and take the
+    steps that one would. Raises UserError when the loss is no longer a number, and Interrupted,
+    with a checkpoint written, when the process is asked to stop.
     """
     plan = Plan.of(len(objective.examples), config)
     model, optimizer = accelerator.prepare(model, _optimizer(model, config))
@@ -81,6 +84,7 @@ def train(
     parts = (accelerator.unwrap_model(model), optimizer, scheduler)
     saved = load_checkpoint(folder / "checkpoint", *parts)
     progress = Progress(**saved) if saved else Progress()
+    track(progress)
     sampler = RankSampler(
         method.max_rank, method.min_rank, method.rank_distribution, method.geometric_p, seed
     )
@@ -100,7 +104,9 @@ def train(
             for window in plan.remaining(objective, config, seed, progress):
                 loss, rank = step(window, progress.step)
                 if progress.step % plan.log_every == 0 or progress.step + 1 == plan.total_steps:
-                    _log(progress, loss, rank, scheduler.get_last_lr()[0], bar)
+                    mean = accelerator.reduce(loss, "mean")
+                    _log(progress, mean, rank, scheduler.get_last_lr()[0], bar)
+                    track(progress)
                 progress.step += 1
                 bar.update()
                 overdue = time.perf_counter() - last_save > CHECKPOINT_SECONDS
@@ -111,6 +117,7 @@ def train(
                     raise Interrupted(f"stopped after step {progress.step}; run again to go on")
             trained = time.perf_counter()
             _finish_epoch(progress, parts[0], objective, config, method, folder)
+            track(progress)
             progress.epochs[-1]["train_seconds"] = round(trained - started, 3)
             progress.epochs[-1]["evaluate_seconds"] = round(time.perf_counter() - trained, 3)
             save()
@@ -300,7 +307,8 @@ def _finish_epoch(
         if is_main():
             save_adapter(model, folder / ADAPTER)
     named = {str(rank or 0): values for rank, values in scores.items()}
-    progress.epochs.append({"epoch": epoch, "scores": named, "selected": selected})
+    entry = {"epoch": epoch, "step": progress.step, "scores": named, "selected": selected}
+    progress.epochs.append(entry)
 
 
 def _selected(scores: Scores, metric: str, config: TrainConfig, method: MethodConfig) -> float:

@@ -1,5 +1,7 @@
 """The checks of a configuration that need no data, model or network, and no torch."""
 
+from importlib.metadata import PackageNotFoundError, version
+
 from dylora.config import (
     METRICS,
     Adaptation,
@@ -11,6 +13,9 @@ from dylora.config import (
     MethodConfig,
     Precision,
     TaskConfig,
+    TrackerConfig,
+    TrackerMode,
+    TrackerName,
     TrainConfig,
     default_ranks,
 )
@@ -24,6 +29,7 @@ def validate(config: Config) -> None:
         *_train_faults(config.train),
         *_task_faults(config.task),
         *_pairing_faults(config),
+        *_tracker_faults(config.tracker),
     ]
     if faults:
         raise UserError("\n".join(faults))
@@ -165,3 +171,32 @@ def _pairing_faults(config: Config) -> list[str]:
     if config.seed < 0:
         faults.append(f"seed={config.seed}: must be 0 or more")
     return faults
+
+
+def _tracker_faults(tracker: TrackerConfig) -> list[str]:
+    name, plain = tracker.name, TrackerConfig()
+    if name != TrackerName.none and not _installed(name):
+        return [f"tracker={name} needs a package: type pip install 'dylora[trackers]'"]
+    if name != TrackerName.wandb:
+        return [
+            f"tracker.{option} needs tracker=wandb, this is tracker={name}"
+            for option in ("project", "group", "mode", "artifacts")
+            if getattr(tracker, option) != getattr(plain, option)
+        ]
+    if tracker.mode == TrackerMode.online and not _logged_in():
+        return ["tracker.mode=online needs a login: type `wandb login` or set WANDB_API_KEY"]
+    return []
+
+
+def _installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
+
+
+def _logged_in() -> bool:
+    """Whether wandb finds a login; asks neither the user nor the network."""
+    import wandb
+
+    return wandb.login(prompt=False, verify=False)
