@@ -13,13 +13,10 @@ from typing import Any
 
 import pytest
 import tiny
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
+from test_experiment import compose_config
 
 import dylora
 from dylora.config import Config, MethodConfig, ModelConfig, TaskConfig, TrainConfig
-from dylora.validation import validate
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -92,11 +89,7 @@ def test_a_run_command_composes(words: list[str]) -> None:
         del options[options.index("--cfg") : options.index("--cfg") + 2]
     if "-m" in words or any(word.startswith("experiments=") for word in words):
         options = [re.sub(r"^([^=]+)=([^\[{,]*),.*", r"\1=\2", option) for option in options]
-    ConfigStore.instance().store(name="schema", node=Config)
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        made = OmegaConf.to_object(compose("config", options))
-    assert isinstance(made, Config)
-    validate(made)
+    compose_config(*options)
 
 
 @pytest.mark.parametrize("words", running(r"scripts/\w+\.py"))

@@ -13,7 +13,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf, open_dict
 from tiny import save_roberta
 
 import dylora
@@ -69,7 +70,13 @@ def compose_config(*arguments: str) -> Config:
     """What `python run.py ARGUMENTS` hands to `experiment.run`."""
     ConfigStore.instance().store(name="schema", node=Config)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        made = OmegaConf.to_object(compose("config", list(arguments)))
+        composed = compose("config", list(arguments), return_hydra_config=True)
+    with pytest.MonkeyPatch.context() as patch:
+        # tracker=wandb reads from it
+        patch.setattr(HydraConfig.instance(), "cfg", OmegaConf.masked_copy(composed, "hydra"))
+        with open_dict(composed):
+            del composed["hydra"]
+        made = OmegaConf.to_object(composed)
     assert isinstance(made, Config)
     validate(made)
     return made

@@ -14,13 +14,10 @@ from typing import Any
 
 import pytest
 import wandb
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer.record_writer import RecordWriter
-from test_experiment import ROOT, config, record_of, write_table
+from test_experiment import ROOT, compose_config, config, record_of, write_table
 from tiny import save_roberta
 from wandb.proto import wandb_internal_pb2
 
@@ -260,13 +257,7 @@ def test_wandb_is_online_only_with_a_login_and_resumes_there(
 
 
 def test_the_group_is_the_experiment() -> None:
-    ConfigStore.instance().store(name="schema", node=Config)
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        options = ["tracker=wandb", "experiments=time"]
-        composed = compose("config", options, return_hydra_config=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(HydraConfig.instance(), "cfg", composed)
-        assert composed.tracker.group == "time"
+    assert compose_config("tracker=wandb", "experiments=time").tracker.group == "time"
 
 
 # --- TensorBoard
