@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,16 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real datasets absent: {folder} (set DYLORA_TEST_DATA to their folder)")
     return folder
+
+
+@pytest.fixture(scope="module")
+def no_login(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A machine on which nobody has used wandb."""
+    folder = tmp_path_factory.mktemp("wandb")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT"):
+            patch.delenv(name, raising=False)
+        patch.setenv("NETRC", str(folder / "netrc"))
+        for name in ("DATA", "CACHE", "CONFIG"):
+            patch.setenv(f"WANDB_{name}_DIR", str(folder / name.lower()))
+        yield

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import tiny
-from test_experiment import compose_config
+from small_run import compose_config
 
 import dylora
 from dylora.config import Config, MethodConfig, ModelConfig, TaskConfig, TrainConfig

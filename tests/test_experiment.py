@@ -1,7 +1,6 @@
 """A whole run, from options to record, on a user's own table and a tiny random model."""
 
 import json
-import random
 import signal
 import subprocess
 import sys
@@ -11,84 +10,25 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf, open_dict
-from tiny import save_roberta
+from small_run import (
+    ROOT,
+    config,
+    make_home,
+    options,
+    record_of,
+    write_table,
+)
 
 import dylora
 from dylora import experiment
 from dylora.adapter import read_adapter
-from dylora.config import Config
 from dylora.errors import UserError
 from dylora.models import load_backbone
-from dylora.validation import validate
-
-ROOT = Path(__file__).parents[1]
-WORDS = ["cat", "dog", "sun", "moon", "red", "blue"]
-
-
-def write_table(path: Path, rows: int, seed: int) -> None:
-    """Sentences of the first three words are "good", of the others "bad"."""
-    draw = random.Random(seed)
-    lines = ["text,label"]
-    for _ in range(rows):
-        good = draw.random() < 0.5
-        words = draw.choices(WORDS[:3] if good else WORDS[3:], k=draw.randint(2, 6))
-        lines.append(f"{' '.join(words)},{'good' if good else 'bad'}")
-    path.write_text("\n".join(lines) + "\n")
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("home")
-    (folder / "data").mkdir()
-    write_table(folder / "data" / "train.csv", 60, seed=1)
-    write_table(folder / "data" / "validation.csv", 30, seed=2)
-    save_roberta(folder / "model", [" ".join(WORDS)] * 3)
-    return folder
-
-
-def options(home: Path, results: Path) -> list[str]:
-    return [
-        "task=custom",
-        "task.name=words",
-        f"task.folder={home / 'data'}",
-        "task.labels=[bad,good]",
-        "model.name=tiny",
-        f"model.name_or_path={home / 'model'}",
-        "method.max_rank=3",
-        "train.epochs=2",
-        "train.batch_size=10",
-        f"paths.results={results}",
-        "device=cpu",
-    ]
-
-
-def compose_config(*arguments: str) -> Config:
-    """What `python run.py ARGUMENTS` hands to `experiment.run`."""
-    ConfigStore.instance().store(name="schema", node=Config)
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        composed = compose("config", list(arguments), return_hydra_config=True)
-    with pytest.MonkeyPatch.context() as patch:
-        # tracker=wandb reads from it
-        patch.setattr(HydraConfig.instance(), "cfg", OmegaConf.masked_copy(composed, "hydra"))
-        with open_dict(composed):
-            del composed["hydra"]
-        made = OmegaConf.to_object(composed)
-    assert isinstance(made, Config)
-    validate(made)
-    return made
-
-
-def config(home: Path, results: Path, *more: str) -> Config:
-    return compose_config(*options(home, results), *more)
-
-
-def record_of(results: Path) -> dict[str, Any]:
-    (path,) = results.glob("records/*/record.json")
-    return json.loads(path.read_text())
+    return make_home(tmp_path_factory.mktemp("home"))
 
 
 def test_a_run_leaves_a_record_with_all_that_tables_need(home: Path, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ import torch
 from decoders import byte_tokenizer, decoder
 from hub_uploads import serve_uploads
 from huggingface_hub import ModelCard, constants
+from small_run import WORDS, compose_config
 from table_records import write_run
-from test_experiment import WORDS, compose_config
 from tiny import inputs, randomize, roberta, save_roberta
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from decoders import byte_tokenizer, decoder
-from test_experiment import compose_config, record_of
+from small_run import compose_config, record_of
 
 import dylora
 from dylora import causal, experiment, generation

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from decoders import TOKENIZER
-from test_experiment import compose_config, options, record_of, write_table
-from tiny import gpt2, inputs, randomize, roberta, save_roberta
+from small_run import compose_config, make_home, options, record_of
+from tiny import gpt2, inputs, randomize, roberta
 from torch import Tensor, nn
 from transformers import GPT2LMHeadModel, RobertaForSequenceClassification
 
@@ -125,12 +125,7 @@ def test_gradient_checkpointing_keeps_fewer_activations_and_gives_the_same_gradi
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("home")
-    (folder / "data").mkdir()
-    write_table(folder / "data" / "train.csv", 60, seed=1)
-    write_table(folder / "data" / "validation.csv", 30, seed=2)
-    save_roberta(folder / "model", ["cat dog sun moon red blue"] * 3)
-    return folder
+    return make_home(tmp_path_factory.mktemp("home"))
 
 
 def test_checkpointing_changes_no_run(home: Path, tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_experiment import options, write_table
-from tiny import save_roberta
+from small_run import make_home, options
 
 from dylora.sweep import jobs
 
@@ -47,12 +46,7 @@ def test_an_option_of_no_grid_goes_to_every_run() -> None:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("home")
-    (folder / "data").mkdir()
-    write_table(folder / "data" / "train.csv", 20, seed=1)
-    write_table(folder / "data" / "validation.csv", 10, seed=2)
-    save_roberta(folder / "model", ["cat dog sun moon red blue"] * 3)
-    return folder
+    return make_home(tmp_path_factory.mktemp("home"), 20, 10)
 
 
 def sweep(home: Path, results: Path, *more: str) -> subprocess.CompletedProcess[str]:

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_experiment import ROOT, WORDS, compose_config, options, record_of, write_table
-from tiny import save_roberta
+from small_run import ROOT, compose_config, make_home, options, record_of
 
 from dylora import experiment
 
@@ -24,11 +23,8 @@ ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processe
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data and a model without dropout, which differs between one process and two."""
-    folder = tmp_path_factory.mktemp("home")
-    (folder / "data").mkdir()
-    write_table(folder / "data" / "train.csv", 60, seed=1)
-    write_table(folder / "data" / "validation.csv", 30, seed=2)
-    settings = save_roberta(folder / "model", [" ".join(WORDS)] * 3) / "config.json"
+    folder = make_home(tmp_path_factory.mktemp("home"))
+    settings = folder / "model" / "config.json"
     without = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     settings.write_text(json.dumps(json.loads(settings.read_text()) | without))
     return folder
