@@ -53,12 +53,15 @@ def _explain_option(error: OmegaConfBaseException) -> str:
     )
 
 
-def options(schema: type[T], usage: str | None) -> T:
+def options(schema: type[T], usage: str | None, first: str | None = None) -> T:
     """The command line's `key=value` arguments as a `schema` dataclass; `--help` prints them.
 
-    Raises UserError or omegaconf's errors, which `plain_errors` explains.
+    `first` is the option that the first argument sets if it is given without a name. Raises
+    UserError or omegaconf's errors, which `plain_errors` explains.
     """
     arguments = sys.argv[1:]
+    if first and arguments and "=" not in arguments[0] and not arguments[0].startswith("-"):
+        arguments[0] = f"{first}={arguments[0]}"
     if not {"-h", "--help"}.isdisjoint(arguments):
         print(f"{usage}\noptions:\n{OmegaConf.to_yaml(OmegaConf.structured(schema))}")
         sys.exit(0)

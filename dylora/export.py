@@ -28,10 +28,9 @@ from dylora.adapter import (
     read_adapter,
 )
 from dylora.errors import UserError
+from dylora.foreign import PEFT_PREFIX
 from dylora.layers import FUSED_PARTS
 from dylora.rank import component_weights
-
-PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,10 @@ def export_peft(
     config = AdapterConfig(**json.loads(facts["adapter"]))
     layers = _plain_layers(tensors, config, rank)
     head = {name: tensor for name, tensor in tensors.items() if ".lora_" not in name}
-    exported = {PREFIX + name: tensor for name, tensor in head.items()}
+    exported = {PEFT_PREFIX + name: tensor for name, tensor in head.items()}
     for name, lora in layers.items():
-        exported[f"{PREFIX}{name}.lora_A.weight"] = lora.A
-        exported[f"{PREFIX}{name}.lora_B.weight"] = lora.B
+        exported[f"{PEFT_PREFIX}{name}.lora_A.weight"] = lora.A
+        exported[f"{PEFT_PREFIX}{name}.lora_B.weight"] = lora.B
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in exported.items()}

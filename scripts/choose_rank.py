@@ -7,7 +7,6 @@ Scores are those of the record, so a rank is chosen on the data that it is score
 is in the metric's points (percent; NIST and CIDEr have their own scale).
 """
 
-import sys
 from dataclasses import dataclass
 
 from dylora.cli import options, plain_errors
@@ -23,9 +22,7 @@ class Options:
 
 def main() -> None:
     """Print the choice and all ranks. Raises UserError for a run or option that does not fit."""
-    if len(sys.argv) > 1 and "=" not in sys.argv[1] and not sys.argv[1].startswith("-"):
-        sys.argv[1] = f"record={sys.argv[1]}"
-    chosen = options(Options, __doc__)
+    chosen = options(Options, __doc__, first="record")
     run = named_run(chosen.record)
     choice = choose_rank(run, chosen.tolerance, chosen.metric)
     size = adapter_size(run, choice.rank)

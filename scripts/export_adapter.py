@@ -12,7 +12,6 @@ that is good enough, as choose_rank.py does. push=true also sends the folder to 
 hub; with dry_run=true it only says what would be sent, and needs neither network nor token.
 """
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,9 +49,7 @@ class Options:
 
 def main() -> None:
     """Export what the command line says. Raises UserError for a run or option that does not fit."""
-    if len(sys.argv) > 1 and "=" not in sys.argv[1] and not sys.argv[1].startswith("-"):
-        sys.argv[1] = f"record={sys.argv[1]}"
-    chosen = options(Options, __doc__)
+    chosen = options(Options, __doc__, first="record")
     run = named_run(chosen.record)
     if chosen.rank is None:
         raise UserError("say which rank: rank=4, rank=[1,4], rank=all or rank=auto")

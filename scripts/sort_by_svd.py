@@ -9,7 +9,6 @@ adapter that gives the same outputs at its full rank and can be used and exporte
 `alpha` is only for files that do not say theirs, which are loralib's.
 """
 
-import sys
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -26,9 +25,7 @@ class Options:
 
 def main() -> None:
     """Write the sorted adapter, print its spectrum. Raises UserError where there is no adapter."""
-    if len(sys.argv) > 1 and "=" not in sys.argv[1] and not sys.argv[1].startswith("-"):
-        sys.argv[1] = f"source={sys.argv[1]}"
-    chosen = options(Options, __doc__)
+    chosen = options(Options, __doc__, first="source")
     if chosen.source is None:
         raise UserError("name an adapter: a run's folder, a PEFT folder or a file; see --help")
     from dylora.svd import sort_by_svd  # torch, only once the options make sense
