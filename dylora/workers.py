@@ -1,12 +1,21 @@
 """Work divided among the processes of one run, started with `accelerate launch` or `torchrun`."""
 
+import atexit
 from collections.abc import Sequence
 from typing import TypeVar
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
 T = TypeVar("T")
+
+
+@atexit.register
+def leave() -> None:
+    """Part from the other processes: left to the end of Python, gloo's threads may abort it."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def own_share(items: Sequence[T]) -> Sequence[T]:
