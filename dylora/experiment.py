@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 from dylora import classification, generation
 from dylora.adapter import AdapterConfig, adapt, adapter_state, freeze_all_but
+from dylora.checkpoint import hand_on_signals
 from dylora.config import Adaptation, Config, Device, Kind, Precision
 from dylora.errors import UserError
 from dylora.models import load_backbone
@@ -87,7 +88,11 @@ def _run(config: Config, folder: Path, command: str) -> Record:
         shutil.rmtree(folder)
     accelerator.wait_for_everyone()
     record = _new_record(config, command, model, accelerator)
-    with tracking(config, record) as track, _status_kept(folder, record):
+    with (
+        hand_on_signals(),  # when record and tracker are done: it may end the process
+        tracking(config, record) as track,
+        _status_kept(folder, record),
+    ):
         # The first step's dropout does not depend on what came before it; each process has its own.
         set_seed(config.seed, device_specific=True)
         settings = (config.train, config.method, config.seed, folder, accelerator)
@@ -220,7 +225,7 @@ def _status_kept(folder: Path, record: Record) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt)
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # a launcher's handler exits
         record["status"] = "interrupted" if stopped else "failed"
         record["error"] = str(error) if isinstance(error, UserError) else traceback.format_exc()
         _write_once(folder, record)

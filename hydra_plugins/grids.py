@@ -5,16 +5,21 @@ this package: Hydra takes plugins from nowhere else.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from joblib import effective_n_jobs
 from omegaconf import OmegaConf
 
 from dylora.cli import explain
+from dylora.errors import UserError
 from dylora.sweep import jobs
 
 
@@ -28,6 +33,30 @@ class GridSweeperConf:
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="grids", node=GridSweeperConf)
+
+
+class MissingLauncher(Launcher):
+    """Stands in for a launcher that is not installed, to say how to get it."""
+
+    def __init__(self, package: str, **settings: Any) -> None:
+        self.package = package
+
+    def setup(self, **parts: Any) -> None:
+        raise UserError(
+            f"this launcher needs the package {self.package}; type\n  pip install {self.package}"
+        )
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any:
+        raise NotImplementedError
+
+
+for _name, _kind in {"joblib": "joblib", "submitit_slurm": "submitit", "ray": "ray"}.items():
+    if find_spec(f"hydra_plugins.hydra_{_kind}_launcher") is None:
+        _target = "hydra_plugins.grids.MissingLauncher"
+        _node = {"_target_": _target, "package": f"hydra-{_kind}-launcher"}
+        # Not a struct: it takes the options of the launcher that it stands in for.
+        _open = OmegaConf.create(_node, flags={"struct": False})
+        ConfigStore.instance().store(group="hydra/launcher", name=_name, node=_open)
 
 
 class GridSweeper(BasicSweeper):
@@ -48,10 +77,16 @@ class GridSweeper(BasicSweeper):
         smoke = self.config.hydra.runtime.choices.get("scale") == "smoke"
         grids = OmegaConf.to_container(OmegaConf.create(self.smoke if smoke else self.grids))
         batch = [list(job) for job in jobs(grids, options)]  # type: ignore[arg-type]
-        size = self.config.hydra.launcher.get("n_jobs", 1) if self.config.fail_fast else len(batch)
+        size = _at_a_time(self.config.hydra.launcher) if self.config.fail_fast else len(batch)
         done: list[JobReturn] = []
         for start in range(0, len(batch), size):
-            done += self.launcher.launch(batch[start : start + size], initial_job_idx=start)
+            try:
+                done += self.launcher.launch(batch[start : start + size], initial_job_idx=start)
+            except RuntimeError as error:  # not a run's: those are in what `launch` returns
+                raise UserError(
+                    f"the launcher gave up: {error}\n"
+                    "once no run of this sweep is left, the same command does what is missing"
+                ) from error
             if self.config.fail_fast and any(_failed(job) for job in done):
                 break
         _report(done, len(batch))
@@ -60,6 +95,11 @@ class GridSweeper(BasicSweeper):
 
 def _value_text(override: Any) -> str:
     return override.get_value_element_as_str()
+
+
+def _at_a_time(launcher: Any) -> int:
+    """How many runs a launcher has going at once, from its configuration."""
+    return effective_n_jobs(launcher.get("n_jobs") or launcher.get("array_parallelism") or 1)
 
 
 def _failed(job: JobReturn) -> bool:

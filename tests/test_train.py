@@ -1,7 +1,7 @@
 """The training loop: ranks, accumulation, selection, interruption."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import nn
 
 import dylora
 from dylora.adapter import adapter_state
-from dylora.checkpoint import Interrupted
+from dylora.checkpoint import Interrupted, hand_on_signals, stop_requests
 from dylora.config import Adaptation, MethodConfig, RankScope, TrainConfig
 from dylora.errors import UserError
 from dylora.rank import rank_state
@@ -204,3 +204,41 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
         model.classifier.out_proj.bias.fill_(float("nan"))
     with pytest.raises(UserError, match="loss is nan at step 0"):
         fit(model, Recorder(), tmp_path)
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[int]]:
+    """The signals that a launcher's own handler of SIGUSR2 has been given."""
+    given: list[int] = []
+    former = signal.signal(signal.SIGUSR2, lambda number, frame: given.append(number))
+    yield given
+    signal.signal(signal.SIGUSR2, former)
+
+
+def test_a_launchers_warning_reaches_it_once_training_has_stopped(warnings: list[int]) -> None:
+    with pytest.raises(Interrupted), hand_on_signals():
+        try:
+            with stop_requests() as stop:
+                signal.raise_signal(signal.SIGTERM)  # preemption sends both, and in this order
+                signal.raise_signal(signal.SIGUSR2)
+                signal.raise_signal(signal.SIGTERM)
+                assert stop == [signal.SIGTERM, signal.SIGUSR2, signal.SIGTERM]
+                raise Interrupted
+        finally:
+            assert warnings == []  # the record is written here
+    assert warnings == [signal.SIGUSR2]
+
+
+def test_a_second_ctrl_c_ends_training_at_once(warnings: list[int]) -> None:
+    with pytest.raises(KeyboardInterrupt), hand_on_signals(), stop_requests() as stop:
+        signal.raise_signal(signal.SIGUSR2)
+        signal.raise_signal(signal.SIGINT)
+        assert len(stop) == 2
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("went on")
+    assert warnings == []
+
+
+def test_warnings_without_a_handler_keep_their_meaning() -> None:
+    with stop_requests():
+        assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
