@@ -82,19 +82,23 @@ def test_peft_gives_equal_logits_at_every_rank_merged_too(
         torch.testing.assert_close(merged(x).logits, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_auto_classes_find_the_backbone_by_themselves(tmp_path: Path) -> None:
-    for name, auto in (
-        ("roberta", peft.AutoPeftModelForSequenceClassification),
-        ("gpt2-fused", peft.AutoPeftModelForCausalLM),
-    ):
-        build, targets = MODELS[name]
-        build().save_pretrained(tmp_path / name)
-        model = adapted(tmp_path / name, build, targets)
-        exported = dylora.export_peft(model, tmp_path / f"{name}-r2", rank=2)
-        with dylora.at_rank(model, 2):
+def test_auto_classes_find_the_backbone_by_themselves(
+    backbone: tuple[Any, list[str], Path], tmp_path: Path
+) -> None:
+    build, targets, folder = backbone
+    model = adapted(folder, build, targets)
+    classifies = type(model).__name__.endswith("ForSequenceClassification")
+    auto = (
+        peft.AutoPeftModelForSequenceClassification if classifies else peft.AutoPeftModelForCausalLM
+    )
+    for rank in (1, 3):
+        exported = dylora.export_peft(model, tmp_path / f"r{rank}", rank=rank)
+        with dylora.at_rank(model, rank):
             expected = model(inputs()).logits
         loaded = auto.from_pretrained(exported).eval()
         torch.testing.assert_close(loaded(inputs()).logits, expected, rtol=1e-4, atol=1e-5)
+        merged = loaded.merge_and_unload()
+        torch.testing.assert_close(merged(inputs()).logits, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_transformers_load_adapter_gives_equal_logits_head_included(
