@@ -1,5 +1,6 @@
 """The command line's manners: options as key=value, mistakes explained in one message."""
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from dylora.errors import UserError
 
 T = TypeVar("T")
+# PEFT imports it where it is installed, and it advises on a package for 4 bits at every start.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 @contextmanager
