@@ -43,7 +43,7 @@ class Objective:
     evaluate: Callable[[nn.Module, Sequence[int | None]], Scores]  # on the validation data
     select_metric: str
     lower_is_better: bool = False
-    count: Callable[[Example], int] = lambda example: 1  # what `loss` is the mean of: target tokens
+    count: Callable[[Example], int] = lambda example: 1  # its weight in `loss`: 1, or its tokens
 
 
 @dataclass
