@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -75,3 +75,11 @@ def options(schema: type[T], usage: str | None, first: str | None = None) -> T:
     made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), given))
     assert isinstance(made, schema)
     return made
+
+
+def left_out(problems: Iterable[object]) -> int:
+    """Print what a script could not use; its exit status: 0 if that is nothing, else 1."""
+    found = [f"left out: {problem}" for problem in problems]
+    for line in found:
+        print(line, file=sys.stderr)
+    return 1 if found else 0

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dylora.cli import options, plain_errors
+from dylora.cli import left_out, options, plain_errors
 from dylora.collection import load_records
 from dylora.figures import write_figures
 
@@ -36,9 +36,7 @@ def main() -> int:
     if not written:
         print(f"no finished run in {results / 'records'}, so no figures")
     problems += unreadable
-    for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
-    return 1 if problems else 0
+    return left_out(problems)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dylora.cli import options, plain_errors
+from dylora.cli import left_out, options, plain_errors
 from dylora.collection import load_records
 from dylora.errors import UserError
 from dylora.layout import known_tasks, load_experiments, load_published
@@ -52,9 +52,7 @@ def main() -> int:
             print(path)
     done = sum(run.done for run in runs)
     print(f"{done} finished runs, {len(runs) - done} others, in {results / 'records'}")
-    for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
-    return 1 if problems else 0
+    return left_out(problems)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dylora.cli import options, plain_errors
+from dylora.cli import left_out, options, plain_errors
 from dylora.collection import Run, load_records
 from dylora.layout import known_tasks, load_experiments
 from dylora.progress import Progress, progress_of
@@ -47,9 +47,7 @@ def main() -> int:
         if run.record["status"] == "failed":
             reason = str(run.record.get("error", "")).strip().splitlines()[-1:]
             print(f"failed: {run.folder}: {''.join(reason)}")
-    for problem in [*problems, *more]:
-        print(f"left out: {problem}", file=sys.stderr)
-    return 1 if problems or more else 0
+    return left_out([*problems, *more])
 
 
 def hours_left(progress: Progress, runs: Sequence[Run]) -> str:
