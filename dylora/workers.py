@@ -14,7 +14,7 @@ T = TypeVar("T")
 @atexit.register
 def leave() -> None:
     """Part from the other processes: left to the end of Python, gloo's threads may abort it."""
-    if torch.distributed.is_initialized():
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 

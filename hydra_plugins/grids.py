@@ -42,12 +42,12 @@ class MissingLauncher(Launcher):
         self.package = package
 
     def setup(self, **parts: Any) -> None:
+        """Nothing to prepare."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any:
         raise UserError(
             f"this launcher needs the package {self.package}; type\n  pip install {self.package}"
         )
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any:
-        raise NotImplementedError
 
 
 for _name, _kind in {"joblib": "joblib", "submitit_slurm": "submitit", "ray": "ray"}.items():
