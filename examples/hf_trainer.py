@@ -72,5 +72,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with plain_errors():
+    with plain_errors(OSError):  # of a model that is not there
         main()
