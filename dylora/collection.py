@@ -13,7 +13,7 @@ from dylora.errors import UserError
 from dylora.records import SCHEMA, Record, read_record
 
 SCHEMA_DEFAULTS: dict[str, Any] = asdict(Config())
-LIMITS = ("train.max_steps", "task.max_train_rows", "task.max_eval_rows")
+LIMITS = ("train.max_steps", "task.max_train_rows", "task.max_eval_rows", "task.holdout")
 _LIMITED = {name.partition(".")[2] for name in LIMITS}
 PARTS: dict[str, type] = {
     **dict.fromkeys(("signature", "task", "model", "method"), str),

@@ -86,6 +86,13 @@ class Device(StrEnum):
     mps = "mps"
 
 
+class Protocol(StrEnum):
+    """Whose settings and selection a run follows: the paper's text, or the released scripts."""
+
+    paper = "paper"
+    released = "released"
+
+
 class TrackerName(StrEnum):
     none = "none"
     wandb = "wandb"
@@ -134,6 +141,7 @@ class TaskConfig:
     max_length: int = 512  # tokens; longer inputs are cut
     max_train_rows: int | None = None  # use only the first rows; for short trials
     max_eval_rows: int | None = None
+    holdout: int | None = None  # the last training rows validate instead, to choose settings on
     decode: DecodeConfig = field(default_factory=DecodeConfig)
 
 
@@ -185,7 +193,8 @@ class TrainConfig:
     precision: Precision = Precision.fp32  # of the computation
     gradient_checkpointing: bool = False  # less memory: activations are computed twice, not kept
     eval_batch_size: int = 64
-    eval_ranks: list[int] | None = None  # scored after each epoch; null: 1, the middle, max_rank
+    # Scored after each epoch; null: 1, the middle, max_rank, or max_rank alone if none is chosen.
+    eval_ranks: list[int] | None = None
     select: str = "mean"  # best epoch by: mean (over eval_ranks), a rank, max (max_rank), or last
     patience: int | None = None  # stop after so many epochs without a better score
 
@@ -227,6 +236,7 @@ class Config:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
+    protocol: Protocol = Protocol.released  # that of records older than this option
     seed: int = 1
     device: Device = Device.auto
     init_adapter: str | None = None  # file, folder (a run's or PEFT's), or a task run before

@@ -284,7 +284,8 @@ def ranks_after_epoch(config: TrainConfig, method: MethodConfig) -> list[int | N
         return [None]
     if config.eval_ranks is not None:
         return list(config.eval_ranks)
-    return [method.max_rank] if config.select == "max" else list(default_ranks(method.max_rank))
+    top_only = config.select in ("max", "last")
+    return [method.max_rank] if top_only else list(default_ranks(method.max_rank))
 
 
 def _finish_epoch(

@@ -101,10 +101,12 @@ def _task_faults(task: TaskConfig) -> list[str]:
             f"{name}: task.metrics={task.metrics}; a {task.kind} task has "
             f"{', '.join(METRICS[task.kind])}"
         )
-    for option in ("max_train_rows", "max_eval_rows"):
+    for option in ("max_train_rows", "max_eval_rows", "holdout"):
         value = getattr(task, option)
         if value is not None and value < 1:
             faults.append(f"task.{option}={value}: must be at least 1, or null for all rows")
+    if task.holdout is not None and (task.kind == Kind.generation or len(task.eval_splits) > 1):
+        faults.append(f"{name}: task.holdout needs a classification or regression with one split")
     if task.files.get("train") is None:
         faults.append(f"{name}: name the training file with task.files.train=FILE")
     if task.kind == Kind.generation:

@@ -57,7 +57,7 @@ def test_a_mistake_is_told_at_once_and_with_its_remedy(mistake: str) -> None:
 def test_help_lists_every_group() -> None:
     done = run("--help")
     assert done.returncode == 0, done.stderr
-    for group in ("method: ", "model: ", "recipe: ", "task: ", "train: ", "tracker: ", "paths: "):
+    for group in ("method: ", "model: ", "protocol: ", "task: ", "tracker: ", "paths: "):
         assert group in done.stdout
     for choice in ("dylora", "roberta_base", "mrpc", "toy_pair", "minilm", "smoke"):
         assert choice in done.stdout
@@ -79,6 +79,18 @@ def test_a_value_on_the_command_line_wins_over_task_recipe_and_method() -> None:
     text = composed("task=mrpc", "method=full", "model=minilm", "train.learning_rate=0.5")
     assert "name: minilm" in text and "name: roberta_base" not in text
     assert "learning_rate: 0.5" in text
+
+
+def test_the_protocols_differ_in_settings_and_selection() -> None:
+    paper = composed("task=cola")
+    released = composed("task=cola", "protocol=released", "method=lora")
+    assert "epochs: 30" in paper and "accumulation: 1\n" in paper and "select: last" in paper
+    assert "epochs: 80" in released and "accumulation: 2" in released and "select: max" in released
+
+
+def test_the_papers_protocol_does_not_clip_gpt2() -> None:
+    assert "max_grad_norm: 0.0" in composed("task=e2e")
+    assert "max_grad_norm: 1.0" in composed("task=e2e", "protocol=released")
 
 
 def test_recipes_of_generation_reach_every_size() -> None:

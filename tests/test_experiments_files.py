@@ -131,7 +131,7 @@ def test_hyperparameters_are_those_of_the_recipes() -> None:
         {(r.name, r.published is None): [c.text for c in r.cells] for r in table.rows}
         for table in made.tables
     ]
-    recipe = yaml.safe_load((ROOT / "conf/recipe/roberta_base_cola.yaml").read_text())
+    recipe = yaml.safe_load((ROOT / "conf/recipe/released/roberta_base_cola.yaml").read_text())
     assert texts[0]["Epochs", True][0] == str(recipe["train"]["epochs"])
     assert texts[0]["Examples per step", True] == ["64", "128"]
     assert texts[0]["Learning rate", True] == ["4e-4", "4e-4"]
@@ -148,7 +148,8 @@ def test_hyperparameters_are_what_hydra_composes() -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for model, tasks in layout.models.items():
             for task in tasks:
-                options = [f"task={task}", f"model={model}", "hydra/sweeper=basic"]
+                options = [f"task={task}", f"model={model}", "protocol=released"]
+                options.append("hydra/sweeper=basic")
                 expected, found = compose("config", options), compose_settings(task, model)
                 for group in ("task", "train", "method", "init_adapter"):
                     assert found[group] == expected[group], f"{model} {task} {group}"

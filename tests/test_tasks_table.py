@@ -10,6 +10,7 @@ from task_yaml import task_config
 
 from dylora.config import Kind, TaskConfig
 from dylora.errors import UserError
+from dylora.tasks.base import hold_out
 from dylora.tasks.glue import load_glue
 from dylora.tasks.table import load_table
 
@@ -165,3 +166,16 @@ def test_json_lines_and_tsv_of_mnli_agree(shared_data: Path) -> None:
     rows = load_table(jsonl, shared_data)["validation"]
     assert len(rows) == 9815
     assert rows[:] == load_glue(tsv, shared_data)["validation_matched"][:]
+
+
+def test_held_out_rows_are_the_last_to_train_on_and_validate_instead(tmp_path: Path) -> None:
+    task = tickets(tmp_path, "t.json", json.dumps(ROWS), holdout=1)
+    splits = hold_out(load_table(task, Path("unused")), task)
+    assert splits["train"]["text_a"][:] == EXPECTED["text_a"][:1]
+    assert splits["validation"]["text_a"][:] == EXPECTED["text_a"][1:]
+
+
+def test_nothing_is_left_when_all_rows_are_held_out(tmp_path: Path) -> None:
+    task = tickets(tmp_path, "t.json", json.dumps(ROWS), holdout=2)
+    with pytest.raises(UserError, match=r"task\.holdout=2: the training data has 2 rows"):
+        hold_out(load_table(task, Path("unused")), task)

@@ -33,16 +33,17 @@ def settings_tables(layout: SettingsLayout, published: Sequence[Published]) -> l
     return tables
 
 
-def compose_settings(task: str, model: str) -> DictConfig:
+def compose_settings(task: str, model: str, protocol: str = "released") -> DictConfig:
     """Task, training and DyLoRA's options of a pair, with its recipe.
 
     What Hydra composes (a test holds the two equal), without what takes it a tenth of a second:
     tables have dozens of pairs.
     """
     groups = {"task": _read("task", task), "train": _read("train", "default")}
-    recipe = [_read("recipe", name) for name in _recipe(f"{model}_{task}")]
+    recipe = [_read("recipe", name) for name in _recipe(f"{protocol}/{model}_{task}")]
     plain = OmegaConf.structured(Config)
-    merged = OmegaConf.merge(plain, groups, *recipe, _read("method", "dylora"))
+    last = _read("method", "dylora"), _read("protocol", protocol)
+    merged = OmegaConf.merge(plain, groups, *recipe, *last)
     assert isinstance(merged, DictConfig)
     return merged
 

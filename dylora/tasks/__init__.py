@@ -5,7 +5,7 @@ from pathlib import Path
 from dylora.config import PathsConfig, TaskConfig
 from dylora.errors import UserError
 from dylora.tasks import data2text, glue, table, toy
-from dylora.tasks.base import Loader, Splits, limit_rows
+from dylora.tasks.base import Loader, Splits, hold_out, limit_rows
 
 LOADERS: dict[str, Loader] = {
     "glue": glue.load_glue,
@@ -24,4 +24,4 @@ def load(task: TaskConfig, paths: PathsConfig) -> Splits:
     if task.format not in LOADERS:
         raise UserError(f"task.format={task.format}: must be one of {', '.join(LOADERS)}")
     data = toy.write(task.name, Path(paths.cache)) if task.toy else Path(paths.data)
-    return limit_rows(LOADERS[task.format](task, data), task)
+    return limit_rows(hold_out(LOADERS[task.format](task, data), task), task)

@@ -23,6 +23,24 @@ Splits = dict[str, Dataset]  # "train", "validation", "test", or names such as "
 Loader = Callable[[TaskConfig, Path], Splits]  # (task, data folder) -> splits
 
 
+def hold_out(splits: Splits, task: TaskConfig) -> Splits:
+    """The splits with the last `holdout` training rows in place of the split that is scored.
+
+    Settings that are chosen on them have not seen the data that results are reported on. Raises
+    UserError if nothing would be left to train on.
+    """
+    if task.holdout is None:
+        return splits
+    rows = splits["train"]
+    left = len(rows) - task.holdout
+    if left < 1:
+        raise UserError(
+            f"task.holdout={task.holdout}: the training data has {len(rows)} rows; hold out fewer"
+        )
+    held = {task.eval_splits[0]: rows.select(range(left, len(rows)))}
+    return splits | {"train": rows.select(range(left))} | held
+
+
 def limit_rows(splits: Splits, task: TaskConfig) -> Splits:
     """The splits cut to their first `max_train_rows` (train) or `max_eval_rows` (others) rows."""
     limited = {}
