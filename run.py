@@ -14,9 +14,9 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dylora.cli import plain_errors
-from dylora.config import Config
-from dylora.validation import validate
+from dylora.suite.cli import plain_errors
+from dylora.suite.config import Config
+from dylora.suite.validation import validate
 
 ConfigStore.instance().store(name="schema", node=Config)
 
@@ -28,7 +28,9 @@ def main(composed: DictConfig) -> None:
         config = OmegaConf.to_object(composed)
         assert isinstance(config, Config)
         validate(config)
-        from dylora.experiment import run  # imports torch, which a wrong option need not wait for
+        from dylora.training.experiment import (
+            run,  # imports torch, which a wrong option need not wait for
+        )
 
         run(config, shlex.join(["python", "run.py", *HydraConfig.get().overrides.task]))
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from dylora.errors import UserError
-from dylora.foreign import read_loralib, read_peft, read_tensors
+from dylora.files import ADAPTER, whole_file
+from dylora.importers import read_loralib, read_peft, read_tensors
 from dylora.layers import FUSED_PARTS, LoRAFused, LoRALinear, LowRank
 from dylora.rank import Method, RankState, at_rank, set_rank
 
 FORMAT = "dylora-adapter-1"
-RUN_FILE = "adapter.safetensors"  # in the folder of a run
 HEADS = ("classifier", "score")  # names that transformers gives to classification heads
 TASK_TYPES = {  # PEFT's names, by the ending of transformers' class names
     "ForSequenceClassification": "SEQ_CLS",
@@ -232,11 +232,9 @@ def save_adapter(model: nn.Module, path: str | Path, **metadata: str) -> Path:
 def write_adapter(tensors: dict[str, Tensor], facts: dict[str, str], path: str | Path) -> Path:
     """Write tensors and `adapter_facts` as a file that `read_adapter` reads; returns its path."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, unfinished, {**facts, "format": FORMAT})
-    unfinished.replace(path)
+    with whole_file(path) as unfinished:
+        save_file(contiguous, unfinished, {**facts, "format": FORMAT})
     return path
 
 
@@ -259,16 +257,16 @@ def adapter_facts(model: nn.Module) -> dict[str, str]:
 def read_adapter(
     path: str | Path, alpha: float | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and `adapter_facts` of a saved adapter, ours or from elsewhere (dylora.foreign).
+    """Tensors and `adapter_facts` of a saved adapter, ours or from elsewhere (dylora.importers).
 
     `path` is a file of `save_adapter`, the folder of a run, a PEFT folder, or a state dict of
     loralib, which alone needs `alpha`. Raises UserError naming the file if it is none of these.
     """
     path = Path(path)
     if path.is_dir():
-        if not (path / RUN_FILE).is_file():
+        if not (path / ADAPTER).is_file():
             return read_peft(path, alpha)
-        path = path / RUN_FILE
+        path = path / ADAPTER
     tensors, facts = read_tensors(path)
     kind = facts.get("format", "")
     if kind != FORMAT and not kind.startswith("dylora-"):

@@ -28,7 +28,7 @@ from dylora.adapter import (
     read_adapter,
 )
 from dylora.errors import UserError
-from dylora.foreign import PEFT_PREFIX
+from dylora.importers import PEFT_PREFIX
 from dylora.layers import FUSED_PARTS
 from dylora.rank import component_weights
 

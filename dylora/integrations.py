@@ -7,7 +7,7 @@
 >>> trainer.evaluate()  # eval_accuracy_r1 .. eval_accuracy_r8, eval_loss_r1 .. and their means
 
 The callback alone is enough to train; `RankedTrainer` scores the ranks. Our own loop is in
-`dylora.train`; both give the same adapter from the same seed and batches.
+`dylora.training.loop`; both give the same adapter from the same seed and batches.
 """
 
 import re
@@ -30,9 +30,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 
 from dylora.adapter import hold_untrained_rows, save_adapter
 from dylora.errors import UserError
+from dylora.files import ADAPTER
 from dylora.layers import LowRank
 from dylora.rank import RankSampler, at_rank, rank_state, set_rank
-from dylora.records import ADAPTER
 
 NOT_SCORES = ("model_preparation_time", "num_tokens")  # among the metrics of an evaluation
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
 
 import dylora
-from dylora.cli import options, plain_errors
+from dylora.suite.cli import options, plain_errors
 
 
 def main() -> None:

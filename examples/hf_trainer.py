@@ -17,8 +17,8 @@ from transformers import (
 )
 
 import dylora
-from dylora.cli import options, plain_errors
 from dylora.integrations import DyLoRACallback, RankedTrainer
+from dylora.suite.cli import options, plain_errors
 
 
 def compute_metrics(predicted: EvalPrediction) -> dict[str, float]:

@@ -9,7 +9,7 @@ from reviews import Options, reviews
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import dylora
-from dylora.cli import options, plain_errors
+from dylora.suite.cli import options, plain_errors
 
 
 def main() -> None:

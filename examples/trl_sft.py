@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import SFTConfig, SFTTrainer
 
 import dylora
-from dylora.cli import options, plain_errors
 from dylora.integrations import DyLoRACallback, RankedTrainer
-from dylora.pretrain import toy_model
+from dylora.pretraining.pretrain import toy_model
+from dylora.suite.cli import options, plain_errors
 from dylora.tasks.toy import Draw, describe, make_inn
 
 

@@ -18,9 +18,9 @@ from hydra.plugins.launcher import Launcher
 from joblib import effective_n_jobs
 from omegaconf import OmegaConf
 
-from dylora.cli import explain
 from dylora.errors import UserError
-from dylora.sweep import jobs
+from dylora.suite.cli import explain
+from dylora.suite.sweep import jobs
 
 
 @dataclass

@@ -9,8 +9,8 @@ is in the metric's points (percent; NIST and CIDEr have their own scale).
 
 from dataclasses import dataclass
 
-from dylora.cli import options, plain_errors
-from dylora.deploy import FLOAT32, adapter_size, choose_rank, named_run
+from dylora.results.deploy import FLOAT32, adapter_size, choose_rank, named_run
+from dylora.suite.cli import options, plain_errors
 
 
 @dataclass

@@ -14,10 +14,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from dylora.cli import options, plain_errors
-from dylora.config import Config
-from dylora.records import Record, run_folder
-from dylora.validation import validate
+from dylora.suite.cli import options, plain_errors
+from dylora.suite.config import Config
+from dylora.suite.records import Record, run_folder
+from dylora.suite.validation import validate
 
 ROOT = Path(__file__).parents[1]
 METHODS = ("lora", "dylora")
@@ -55,7 +55,7 @@ def main() -> None:
 
 def run(method: str, task: str, seed: int, chosen: Options) -> tuple[Record, Path]:
     """Train and score one run, or take what is there from an earlier demo."""
-    from dylora import experiment  # torch is not needed for --help
+    from dylora.training import experiment  # torch is not needed for --help
 
     arguments = [f"task={task}", f"method={method}", f"seed={seed}"]
     config = OmegaConf.to_object(compose("config", [*arguments, f"paths.results={chosen.results}"]))

@@ -20,13 +20,13 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
 
 import dylora
-from dylora.card import TASK_TYPES, model_card
-from dylora.cli import options, plain_errors
-from dylora.collection import Run
-from dylora.config import Architecture, Kind, ModelConfig, PathsConfig, TaskConfig
-from dylora.deploy import Backbone, backbone_of, is_repository, named_run, wanted_ranks
 from dylora.errors import UserError
-from dylora.records import ADAPTER
+from dylora.files import ADAPTER
+from dylora.results.card import TASK_TYPES, model_card
+from dylora.results.deploy import Backbone, backbone_of, is_repository, named_run, wanted_ranks
+from dylora.results.runs import Run
+from dylora.suite.cli import options, plain_errors
+from dylora.suite.config import Architecture, Kind, ModelConfig, PathsConfig, TaskConfig
 
 CARD_LINES = 12  # of a card's beginning in a dry run
 
@@ -129,8 +129,8 @@ def _write_adapters(run: Run, folders: Mapping[int, Path], backbone: Backbone) -
 
 def _write_merged(run: Run, folders: Mapping[int, Path], source: str) -> None:
     """Load the backbone from `source` in float32 and write it merged, with the tokenizer."""
-    from dylora.experiment import quiet_libraries
-    from dylora.models import load_backbone
+    from dylora.training.experiment import quiet_libraries
+    from dylora.training.models import load_backbone
 
     quiet_libraries()
     task = TaskConfig(

@@ -11,9 +11,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dylora.cli import left_out, options, plain_errors
-from dylora.collection import load_records
-from dylora.figures import write_figures
+from dylora.results.figures import write_figures
+from dylora.results.runs import load_records
+from dylora.suite.cli import left_out, options, plain_errors
 
 
 @dataclass

@@ -12,11 +12,11 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dylora.cli import left_out, options, plain_errors
-from dylora.collection import load_records
 from dylora.errors import UserError
-from dylora.layout import known_tasks, load_experiments, load_published
-from dylora.tables import build_tables, write_tables
+from dylora.results.layout import known_tasks, load_experiments, load_published
+from dylora.results.runs import load_records
+from dylora.results.tables import build_tables, write_tables
+from dylora.suite.cli import left_out, options, plain_errors
 
 
 @dataclass

@@ -20,8 +20,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from dylora.cli import plain_errors
 from dylora.errors import UserError
+from dylora.suite.cli import plain_errors
 
 HOST = "https://raw.githubusercontent.com"
 LORA = "microsoft/LoRA/c4593f060e6a368d7bb5af5273b8e42810cdef90/examples/NLG/data"

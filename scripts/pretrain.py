@@ -19,10 +19,10 @@ from ctypes import CDLL
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from dylora.cli import options, plain_errors
 from dylora.errors import UserError
-from dylora.language_model import PretrainConfig
-from dylora.pretrain import pretrain
+from dylora.pretraining.language_model import PretrainConfig
+from dylora.pretraining.pretrain import pretrain
+from dylora.suite.cli import options, plain_errors
 
 
 @dataclass

@@ -12,8 +12,8 @@ adapter that gives the same outputs at its full rank and can be used and exporte
 from dataclasses import dataclass
 from statistics import fmean
 
-from dylora.cli import options, plain_errors
 from dylora.errors import UserError
+from dylora.suite.cli import options, plain_errors
 
 
 @dataclass

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dylora.cli import left_out, options, plain_errors
-from dylora.collection import Run, load_records
-from dylora.layout import known_tasks, load_experiments
-from dylora.progress import Progress, progress_of
+from dylora.results.layout import known_tasks, load_experiments
+from dylora.results.runs import Run, load_records
+from dylora.results.status import Progress, progress_of
+from dylora.suite.cli import left_out, options, plain_errors
 
 
 @dataclass

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from dylora.config import (
+from dylora.files import write_lines
+from dylora.suite.config import (
     Adaptation,
     Architecture,
     Config,
@@ -15,7 +16,7 @@ from dylora.config import (
     ModelConfig,
     TaskConfig,
 )
-from dylora.records import SCHEMA, Record, signature, without_neutral, write_lines, write_record
+from dylora.suite.records import SCHEMA, Record, signature, without_neutral, write_record
 
 METRICS = {"mrpc": ["accuracy", "f1"], "rte": ["accuracy"], "e2e": ["BLEU", "ROUGE_L"]}
 SENTENCES = ("The Vaults is a pub .", "The Vaults is a cheap pub near Café Adriatic .")

@@ -12,8 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 from tiny import save_roberta
 
-from dylora.config import Config
-from dylora.validation import validate
+from dylora.suite.config import Config
+from dylora.suite.validation import validate
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["cat", "dog", "sun", "moon", "red", "blue"]
@@ -50,6 +50,7 @@ def options(home: Path, results: Path) -> list[str]:
         "method.max_rank=3",
         "train.epochs=2",
         "train.batch_size=10",
+        "train.select=mean",  # scores three ranks after each epoch
         f"paths.results={results}",
         "device=cpu",
     ]

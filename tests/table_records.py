@@ -7,12 +7,12 @@ from typing import Any
 
 import yaml
 
-from dylora.collection import load_records
-from dylora.config import Adaptation, Config, Kind, MethodConfig, TaskConfig
-from dylora.layout import Experiment, Published, known_tasks, load_experiments
-from dylora.records import SCHEMA, signature, without_neutral
-from dylora.tables import build_tables
-from dylora.tables.cells import Cell, Table
+from dylora.results.layout import Experiment, Published, known_tasks, load_experiments
+from dylora.results.runs import load_records
+from dylora.results.tables import build_tables
+from dylora.results.tables.cells import Cell, Table
+from dylora.suite.config import Adaptation, Config, Kind, MethodConfig, TaskConfig
+from dylora.suite.records import SCHEMA, signature, without_neutral
 
 METRICS = {"cola": "matthews_correlation", "stsb": "pearson"}
 GENERATION = {

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dylora.config import TaskConfig
+from dylora.suite.config import TaskConfig
 
 TASKS = Path(__file__).parents[1] / "conf" / "task"
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dylora.batching import evaluation_batches, training_batches
+from dylora.training.batching import budget_batches, evaluation_batches, training_batches
 
 LENGTHS = np.random.default_rng(0).integers(5, 120, size=1000).tolist()
 
@@ -39,3 +39,15 @@ def test_batches_depend_on_seed_and_epoch_and_their_order_is_random() -> None:
 def test_evaluation_takes_the_longest_first() -> None:
     longest = [max(LENGTHS[i] for i in batch) for batch in evaluation_batches(LENGTHS, 32)]
     assert longest == sorted(longest, reverse=True) and longest[0] == max(LENGTHS)
+
+
+def test_budget_batches() -> None:
+    lengths = [5, 9, 2, 9, 4, 30, 1]
+    batches = budget_batches(lengths, budget=20)
+    assert sorted(index for batch in batches for index in batch) == list(range(7))
+    assert batches[0] == [5], "what exceeds the budget alone makes its own batch, and first"
+    for batch in batches[1:]:
+        assert len(batch) * max(lengths[i] for i in batch) <= 20
+    flat = [lengths[index] for batch in batches for index in batch]
+    assert flat == sorted(lengths, reverse=True)
+    assert len(batches) == 3, "[30] [9 9] [5 4 2 1]: no batch could take another"

@@ -7,10 +7,10 @@ import pytest
 from huggingface_hub import ModelCard
 from table_records import write_run
 
-from dylora.card import model_card
-from dylora.collection import load_run
-from dylora.deploy import Backbone, backbone_of
 from dylora.errors import UserError
+from dylora.results.card import model_card
+from dylora.results.deploy import Backbone, backbone_of
+from dylora.results.runs import load_run
 
 ROBERTA = Backbone("FacebookAI/roberta-base", on_hub=True)
 HUB_TASK = {"task__hub": "nyu-mll/glue", "task__hub_config": "mrpc", "task__text": ["a", "b"]}

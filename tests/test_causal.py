@@ -8,8 +8,8 @@ from datasets import Dataset
 from decoders import TOKENIZER, byte_tokenizer, decoder
 from transformers import PreTrainedModel
 
-from dylora import causal
 from dylora.errors import UserError
+from dylora.training import causal
 
 TRAIN = Dataset.from_dict(
     {
@@ -149,15 +149,3 @@ def test_perplexity_does_not_depend_on_batches(family: str) -> None:
         assert sum(n for _, n in parts) == count == 6 + 13 + 22
         perplexity = math.exp(sum(value for value, _ in parts) / count)
         assert perplexity == pytest.approx(math.exp(total / count), rel=1e-5)
-
-
-def test_budget_batches() -> None:
-    lengths = [5, 9, 2, 9, 4, 30, 1]
-    batches = causal.budget_batches(lengths, budget=20)
-    assert sorted(index for batch in batches for index in batch) == list(range(7))
-    assert batches[0] == [5], "what exceeds the budget alone makes its own batch, and first"
-    for batch in batches[1:]:
-        assert len(batch) * max(lengths[i] for i in batch) <= 20
-    flat = [lengths[index] for batch in batches for index in batch]
-    assert flat == sorted(lengths, reverse=True)
-    assert len(batches) == 3, "[30] [9 9] [5 4 2 1]: no batch could take another"

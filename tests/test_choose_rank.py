@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from table_records import write_run
 
-from dylora.collection import load_run
-from dylora.deploy import adapter_size, choose_rank
 from dylora.errors import UserError
+from dylora.results.deploy import adapter_size, choose_rank
+from dylora.results.runs import load_run
 
 ROOT = Path(__file__).parents[1]
 SCORES = {1: 0.842, 2: 0.849, 4: 0.854, 8: 0.854}

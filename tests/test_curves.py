@@ -8,10 +8,10 @@ import pytest
 from runs import config, write
 from scipy import stats
 
-from dylora.collection import Run, load_records
-from dylora.config import Config
-from dylora.curves import EACH_RANK, band, panels, seeds
-from dylora.stats import summarize
+from dylora.results.curves import EACH_RANK, band, panels, seeds
+from dylora.results.runs import Run, load_records
+from dylora.results.stats import summarize
+from dylora.suite.config import Config
 
 
 def load(tmp_path: Path, configs: Sequence[Config]) -> list[Run]:

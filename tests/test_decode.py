@@ -8,10 +8,10 @@ from datasets import Dataset
 from decoders import TOKENIZER, byte_tokenizer, decoder, prompts_of
 from transformers import PreTrainedModel
 
-from dylora import causal
-from dylora import decode as decoding
-from dylora.config import DecodeConfig
-from dylora.decode import NoRepeatGenerated, beam_search
+from dylora.suite.config import DecodeConfig
+from dylora.training import causal
+from dylora.training import decode as decoding
+from dylora.training.decode import NoRepeatGenerated, beam_search
 
 SETTINGS = DecodeConfig(beams=3, max_new_tokens=8, token_budget=200)
 

@@ -12,10 +12,10 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 import dylora
-from dylora import decode as decoding
-from dylora.config import DecodeConfig
-from dylora.decode import beam_search, decode, decode_ranks
 from dylora.errors import UserError
+from dylora.suite.config import DecodeConfig
+from dylora.training import decode as decoding
+from dylora.training.decode import beam_search, decode, decode_ranks
 
 DISTINCT = 6  # sources of which two are equal
 SETTINGS = DecodeConfig(beams=3, max_new_tokens=8, token_budget=200)

@@ -16,7 +16,7 @@ import tiny
 from small_run import compose_config
 
 import dylora
-from dylora.config import Config, MethodConfig, ModelConfig, TaskConfig, TrainConfig
+from dylora.suite.config import Config, MethodConfig, ModelConfig, TaskConfig, TrainConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

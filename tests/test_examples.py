@@ -19,9 +19,9 @@ from transformers import (
 
 import dylora
 from dylora.adapter import adapter_state
-from dylora.pretrain import one_thread
+from dylora.pretraining.pretrain import one_thread
+from dylora.pretraining.text import Objective, train_tokenizer
 from dylora.tasks.toy import corpus
-from dylora.text import Objective, train_tokenizer
 
 EXAMPLES = ROOT / "examples"
 RANK = re.compile(r"^rank (\d+):", re.MULTILINE)

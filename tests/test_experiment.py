@@ -20,10 +20,10 @@ from small_run import (
 )
 
 import dylora
-from dylora import experiment
 from dylora.adapter import read_adapter
 from dylora.errors import UserError
-from dylora.models import load_backbone
+from dylora.training import experiment
+from dylora.training.models import load_backbone
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from table_records import write_run
 
-from dylora.collection import load_records
-from dylora.config import Config
-from dylora.layout import (
+from dylora.results.layout import (
     Arm,
     ScoreLayout,
     SettingsLayout,
@@ -22,10 +20,12 @@ from dylora.layout import (
     load_experiments,
     load_published,
 )
-from dylora.sweep import jobs
-from dylora.tables import build_tables
-from dylora.tables.settings import compose_settings
-from dylora.validation import validate
+from dylora.results.runs import load_records
+from dylora.results.tables import build_tables
+from dylora.results.tables.settings import compose_settings
+from dylora.suite.config import Config
+from dylora.suite.sweep import jobs
+from dylora.suite.validation import validate
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").glob("*.yaml"))

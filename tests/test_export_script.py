@@ -22,10 +22,10 @@ from tiny import inputs, randomize, roberta, save_roberta
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import dylora
-from dylora import experiment
-from dylora.causal import encode_prompts
-from dylora.config import DecodeConfig
-from dylora.models import load_backbone
+from dylora.suite.config import DecodeConfig
+from dylora.training import experiment
+from dylora.training.causal import encode_prompts
+from dylora.training.models import load_backbone
 
 SCRIPT = str(Path(__file__).parents[1] / "scripts" / "export_adapter.py")
 LABELS = ["low", "high", "none"]

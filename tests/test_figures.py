@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from runs import config, write
 
-from dylora.collection import load_records
-from dylora.curves import EACH_RANK, Panel, panels
-from dylora.figures import (
+from dylora.results.curves import EACH_RANK, Panel, panels
+from dylora.results.figures import (
     COLORS,
     scores_figure,
     singular_values,
@@ -20,6 +19,7 @@ from dylora.figures import (
     time_figure,
     write_figures,
 )
+from dylora.results.runs import load_records
 
 if TYPE_CHECKING:
     from matplotlib.lines import Line2D
@@ -50,9 +50,9 @@ def heights(line: "Line2D") -> np.ndarray:
 
 
 def test_importing_figures_loads_neither_torch_nor_matplotlib() -> None:
-    code = "import sys, dylora.figures; print('torch' in sys.modules, 'matplotlib' in sys.modules)"
+    code = "import sys, dylora.results.figures; print(*({'torch', 'matplotlib'} & {*sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]
+    assert done.stdout.split() == []
 
 
 def test_every_kind_is_written_as_png_and_pdf(results: Path) -> None:

@@ -12,9 +12,9 @@ from decoders import byte_tokenizer, decoder
 from small_run import compose_config, record_of
 
 import dylora
-from dylora import causal, experiment, generation
 from dylora.adapter import adapter_layers
 from dylora.metrics import nlg
+from dylora.training import causal, experiment, generation
 
 FOODS = ["Thai", "Indian", "French"]
 

@@ -29,12 +29,12 @@ from trainers import (
 
 import dylora
 from dylora.adapter import adapter_state, read_adapter
-from dylora.batching import training_batches
-from dylora.config import Adaptation, MethodConfig, TrainConfig
 from dylora.errors import UserError
 from dylora.integrations import RankedTrainer
 from dylora.rank import rank_state
-from dylora.train import Objective, train
+from dylora.suite.config import Adaptation, MethodConfig, TrainConfig
+from dylora.training.batching import training_batches
+from dylora.training.loop import Objective, train
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -66,7 +66,7 @@ def test_every_forward_pass_has_the_rank_of_its_optimizer_step(
 
 
 def own_loop(folder: Path, accumulation: int, strict_freeze: bool) -> nn.Module:
-    """What `dylora.train` makes of the rows in two epochs."""
+    """What `dylora.training.loop` makes of the rows in two epochs."""
     objective = Objective(
         [{"row": row, "length": 6} for row in range(ROWS)],
         lambda rows: {k: v[[r["row"] for r in rows]] for k, v in batch.items()},

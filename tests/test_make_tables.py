@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from table_records import experiment, write_run
 
-from dylora.collection import Run, load_records
-from dylora.layout import load_published
+from dylora.results.layout import load_published
+from dylora.results.runs import Run, load_records
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "make_tables.py"

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from transformers import GPT2LMHeadModel, RobertaForSequenceClassification
 
 import dylora
-from dylora import experiment
 from dylora.adapter import adapter_layers
-from dylora.config import Dtype, Kind, ModelConfig, PathsConfig, TaskConfig
-from dylora.decode import _in_force
-from dylora.models import load_backbone
+from dylora.suite.config import Dtype, Kind, ModelConfig, PathsConfig, TaskConfig
+from dylora.training import experiment
+from dylora.training.decode import _in_force
+from dylora.training.models import load_backbone
 
 QUANTIZED = ["int8", "nf4"]
 Loader = Callable[[str], nn.Module]

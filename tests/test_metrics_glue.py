@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from dylora.config import Kind, TaskConfig
 from dylora.errors import UserError
 from dylora.metrics.glue import METRICS, score
+from dylora.suite.config import Kind, TaskConfig
 
 CLASSES = ["accuracy", "f1", "matthews_correlation"]
 CORRELATIONS = ["pearson", "spearman"]
@@ -117,7 +117,7 @@ def test_every_metric_is_a_plain_evaluate_metric() -> None:
 def test_needs_neither_network_nor_a_writable_home() -> None:
     """evaluate's own constructor makes folders in HF_HOME, which a cluster node may not have."""
     code = (
-        "import numpy as np; from dylora.config import TaskConfig;"
+        "import numpy as np; from dylora.suite.config import TaskConfig;"
         "from dylora.metrics.glue import METRICS, score;"
         "print(score(TaskConfig(metrics=list(METRICS)), np.array([0, 1]), np.array([0, 1])))"
     )

@@ -17,12 +17,18 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging
 
-from dylora import language_model, pretrain
-from dylora.checkpoint import Interrupted
 from dylora.errors import UserError
-from dylora.language_model import Batches, PretrainConfig, check, learning_rate, new_model
+from dylora.pretraining import language_model, pretrain
+from dylora.pretraining.language_model import (
+    Batches,
+    PretrainConfig,
+    check,
+    learning_rate,
+    new_model,
+)
+from dylora.pretraining.text import Objective, encode, find_files, read_pieces, train_tokenizer
+from dylora.suite.signals import Interrupted
 from dylora.tasks.toy import corpus
-from dylora.text import Objective, encode, find_files, read_pieces, train_tokenizer
 
 CONFIG = PretrainConfig(
     layers=1,

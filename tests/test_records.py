@@ -6,17 +6,11 @@ from typing import Any
 
 import pytest
 
-from dylora.config import Adaptation, Config, Device, MethodConfig, RankDistribution
 from dylora.errors import UserError
-from dylora.records import (
-    find_adapter,
-    provenance,
-    read_record,
-    score_table,
-    signature,
-    without_neutral,
-    write_record,
-)
+from dylora.suite.cli import score_table
+from dylora.suite.config import Adaptation, Config, Device, MethodConfig, RankDistribution
+from dylora.suite.records import provenance, read_record, signature, without_neutral, write_record
+from dylora.training.initial_adapter import find_adapter
 
 
 def config(**changes: Any) -> Config:

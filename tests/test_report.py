@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from runs import config, write
 
-from dylora.collection import Problem, load_records
-from dylora.layout import Experiment, known_tasks, load_experiments
-from dylora.progress import progress_of
-from dylora.report import write_report
-from dylora.run_view import POINTS, view_of
+from dylora.results.layout import Experiment, known_tasks, load_experiments
+from dylora.results.report import write_report
+from dylora.results.run_view import POINTS, view_of
+from dylora.results.runs import Problem, load_records
+from dylora.results.status import progress_of
 
 pytest.importorskip("jinja2", reason="jinja2 is absent: pip install 'dylora[report]'")
 ROOT = Path(__file__).parents[1]
@@ -76,7 +76,7 @@ def data_of(text: str) -> dict[str, Any]:
 
 
 def test_importing_the_report_does_not_load_torch() -> None:
-    code = "import sys, dylora.report; print('torch' in sys.modules)"
+    code = "import sys, dylora.results.report; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -164,7 +164,7 @@ def test_missing_runs_are_listed_with_their_commands(
 
 
 def test_published_rows_name_their_source_and_are_no_measurement(tmp_path: Path) -> None:
-    from dylora.layout import load_published
+    from dylora.results.layout import load_published
 
     names = known_tasks()
     experiments, _ = load_experiments(ROOT / "experiments", names)

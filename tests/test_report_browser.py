@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from runs import config, write
 
-from dylora.collection import load_records
-from dylora.layout import known_tasks, load_experiments, load_published
-from dylora.report import write_report
+from dylora.results.layout import known_tasks, load_experiments, load_published
+from dylora.results.report import write_report
+from dylora.results.runs import load_records
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]

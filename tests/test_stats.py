@@ -9,7 +9,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from dylora.metrics.glue import METRICS
-from dylora.stats import (
+from dylora.results.stats import (
     FEATURES,
     RESAMPLES,
     aurac,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from small_run import make_home, options
 
-from dylora.sweep import jobs
+from dylora.suite.sweep import jobs
 
 ROOT = Path(__file__).parents[1]
 GRIDS = [

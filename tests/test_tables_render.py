@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from table_records import row, tables_of, write_outputs, write_run
 
-from dylora.layout import Published, known_tasks, load_experiments
-from dylora.tables.cells import Cell, Row, Table
-from dylora.tables.render import csv_table, latex, markdown
+from dylora.results.layout import Published, known_tasks, load_experiments
+from dylora.results.tables.cells import Cell, Row, Table
+from dylora.results.tables.render import csv_table, latex, markdown
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = Published(

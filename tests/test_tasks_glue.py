@@ -8,8 +8,8 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from task_yaml import TASKS, task_config
 
-from dylora.config import Kind, PathsConfig, TaskConfig
 from dylora.errors import UserError
+from dylora.suite.config import Kind, PathsConfig, TaskConfig
 from dylora.tasks import glue, load
 from dylora.tasks.base import limit_rows
 from dylora.tasks.glue import load_glue

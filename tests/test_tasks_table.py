@@ -8,8 +8,8 @@ import pytest
 from datasets import Value
 from task_yaml import task_config
 
-from dylora.config import Kind, TaskConfig
 from dylora.errors import UserError
+from dylora.suite.config import Kind, TaskConfig
 from dylora.tasks.base import hold_out
 from dylora.tasks.glue import load_glue
 from dylora.tasks.table import load_table

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from task_yaml import task_config
 
-from dylora.config import PathsConfig
 from dylora.errors import UserError
+from dylora.suite.config import PathsConfig
 from dylora.tasks import load, toy
 
 # If these change, so do all scores on toy tasks: change them only together with the tasks.

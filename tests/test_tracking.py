@@ -17,9 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from wandb.proto import wandb_internal_pb2
 
-from dylora import experiment
-from dylora.config import Config
-from dylora.records import Record, signature
+from dylora.suite.config import Config
+from dylora.suite.records import Record, signature
+from dylora.training import experiment
 
 WANDB = ("tracker=wandb", "tracker.group=trials")
 TENSORBOARD = ("tracker=tensorboard",)

@@ -9,10 +9,11 @@ import pytest
 from small_run import ROOT, config, make_home, record_of
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from dylora import experiment, tracking, validation
-from dylora.config import Config, TrackerConfig, TrackerMode, TrackerName
 from dylora.errors import UserError
-from dylora.records import Record, signature
+from dylora.suite import validation
+from dylora.suite.config import Config, TrackerConfig, TrackerMode, TrackerName
+from dylora.suite.records import Record, signature
+from dylora.training import experiment, tracking
 
 WANDB = ("tracker=wandb",)
 TENSORBOARD = ("tracker=tensorboard",)
@@ -173,7 +174,7 @@ def test_options_of_wandb_need_wandb(name: TrackerName) -> None:
 @pytest.mark.slow
 def test_a_tracker_that_is_not_chosen_is_not_imported() -> None:
     program = (
-        "import sys, dylora.experiment, dylora.validation\n"
+        "import sys, dylora.training.experiment, dylora.suite.validation\n"
         "print([m for m in ('wandb', 'tensorboard', 'tensorboardX') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)

@@ -14,11 +14,11 @@ from torch import nn
 
 import dylora
 from dylora.adapter import adapter_state
-from dylora.checkpoint import Interrupted, hand_on_signals, stop_requests
-from dylora.config import Adaptation, MethodConfig, RankScope, TrainConfig
 from dylora.errors import UserError
 from dylora.rank import rank_state
-from dylora.train import Objective, Progress, train
+from dylora.suite.config import Adaptation, MethodConfig, RankScope, TrainConfig
+from dylora.suite.signals import Interrupted, hand_on_signals, stop_requests
+from dylora.training.loop import Objective, Progress, train
 
 ROWS = 20
 TOKENS = inputs(ROWS, 6)

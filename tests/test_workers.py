@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from small_run import ROOT, compose_config, make_home, options, record_of
 
-from dylora import experiment
+from dylora.training import experiment
 
 pytestmark = pytest.mark.slow
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d"]

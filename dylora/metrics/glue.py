@@ -14,8 +14,8 @@ from datasets import Features, Value
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from dylora.config import TaskConfig
 from dylora.errors import UserError
+from dylora.suite.config import TaskConfig
 
 
 class InMemoryMetric(evaluate.Metric):

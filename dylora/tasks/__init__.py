@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from dylora.config import PathsConfig, TaskConfig
 from dylora.errors import UserError
+from dylora.suite.config import PathsConfig, TaskConfig
 from dylora.tasks import data2text, glue, table, toy
 from dylora.tasks.base import Loader, Splits, hold_out, limit_rows
 

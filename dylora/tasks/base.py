@@ -16,8 +16,8 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from dylora.config import TaskConfig
 from dylora.errors import UserError
+from dylora.suite.config import TaskConfig
 
 Splits = dict[str, Dataset]  # "train", "validation", "test", or names such as "validation_matched"
 Loader = Callable[[TaskConfig, Path], Splits]  # (task, data folder) -> splits

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from dylora.config import TaskConfig
 from dylora.errors import UserError
+from dylora.suite.config import TaskConfig
 from dylora.tasks.base import Splits, split_files
 from dylora.tasks.data2text_files import Entry, read_e2e, read_entries
 

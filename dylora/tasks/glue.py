@@ -13,9 +13,9 @@ import datasets
 from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
-from dylora.config import Kind, TaskConfig
 from dylora.errors import UserError
-from dylora.hub import why_unreachable
+from dylora.suite.config import Kind, TaskConfig
+from dylora.suite.hub import why_unreachable
 from dylora.tasks.base import Splits, local_files, split_files
 from dylora.tasks.table import Table, read_tsv, to_dataset
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from datasets import Dataset, Features, Value
 
-from dylora.config import Kind, TaskConfig
 from dylora.errors import UserError
+from dylora.suite.config import Kind, TaskConfig
 from dylora.tasks.base import Splits, local_files, read_lines, read_text
 
 LONGEST_CELL = 2**31 - 1  # characters; csv's own limit of 131,072 refuses long documents

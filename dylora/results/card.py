@@ -1,0 +1,282 @@
+"""The model card of an exported folder: what it is, how it scored, how to load it. No torch here.
+
+A card is a README.md that starts with YAML which the Hugging Face hub reads. Every number in it
+comes from the run's record.
+"""
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from dylora.results.deploy import Backbone
+from dylora.results.runs import Run
+from dylora.suite.config import Adaptation, Kind
+
+AUTO = {  # transformers' loader and the hub's pipeline, by the kind of task
+    Kind.classification: ("ForSequenceClassification", "text-classification"),
+    Kind.regression: ("ForSequenceClassification", "text-classification"),
+    Kind.generation: ("ForCausalLM", "text-generation"),
+}
+TASK_TYPES = {  # PEFT's names
+    Kind.classification: "SEQ_CLS",
+    Kind.regression: "SEQ_CLS",
+    Kind.generation: "CAUSAL_LM",
+}
+METRIC_IDS = {  # our names -> the hub's
+    "accuracy": "accuracy",
+    "f1": "f1",
+    "matthews_correlation": "matthews_correlation",
+    "pearson": "pearsonr",
+    "spearman": "spearmanr",
+    "BLEU": "bleu",
+    "NIST": "nist_mt",
+    "METEOR": "meteor",
+    "ROUGE_L": "rouge",
+    "CIDEr": "cider",
+    "TER": "ter",
+}
+DYLORA = """@inproceedings{valipour2023dylora,
+  title = {{DyLoRA}: Parameter-Efficient Tuning of Pre-trained Models using Dynamic Search-Free
+           Low-Rank Adaptation},
+  author = {Valipour, Mojtaba and Rezagholizadeh, Mehdi and Kobyzev, Ivan and Ghodsi, Ali},
+  booktitle = {EACL},
+  year = {2023},
+  eprint = {2210.07558},
+  archivePrefix = {arXiv}
+}"""
+LORA = """@inproceedings{hu2022lora,
+  title = {{LoRA}: Low-Rank Adaptation of Large Language Models},
+  author = {Hu, Edward J. and Shen, Yelong and Wallis, Phillip and Allen-Zhu, Zeyuan and
+            Li, Yuanzhi and Wang, Shean and Wang, Lu and Chen, Weizhu},
+  booktitle = {ICLR},
+  year = {2022},
+  eprint = {2106.09685},
+  archivePrefix = {arXiv}
+}"""
+
+
+def model_card(
+    run: Run,
+    rank: int,
+    backbone: Backbone,
+    address: str,
+    merged: bool = False,
+    license: str | None = None,
+) -> str:
+    """The README.md of a run's export at `rank`.
+
+    `address` is what to load the folder by: a path or the hub's OWNER/NAME. `license` is the
+    author's choice, as the hub writes it (mit, apache-2.0); without one the card says so.
+    """
+    data = _metadata(run, rank, backbone, merged, license)
+    sections = [
+        _summary(run, rank, backbone, merged),
+        _scores(run, rank),
+        _loading(run, backbone, address, merged),
+        _training(run, rank, backbone),
+        _licence(license),
+        _citation(run),
+    ]
+    return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _metadata(
+    run: Run, rank: int, backbone: Backbone, merged: bool, license: str | None
+) -> ModelCardData:
+    pipeline = AUTO[run.option("task.kind")][1]
+    dataset = run.option("task.hub")
+    results = [
+        EvalResult(
+            task_type=pipeline,
+            dataset_type=dataset or run.task,
+            dataset_name=run.task,
+            dataset_config=run.option("task.hub_config"),
+            metric_type=_metric_id(name),
+            metric_name=name,
+            metric_value=value,
+        )
+        for name, value in run.scores.get(rank, {}).items()
+        if value is not None
+    ]
+    return ModelCardData(
+        base_model=backbone.name if backbone.on_hub else None,
+        library_name="transformers" if merged else "peft",
+        pipeline_tag=pipeline,
+        license=license,
+        datasets=[dataset] if dataset else None,
+        metrics=sorted({result.metric_type for result in results}) or None,
+        tags=["lora", run.method] if run.method != Adaptation.lora else ["lora"],
+        model_name=f"{run.signature} at rank {rank}" if results else None,
+        eval_results=results or None,
+    )
+
+
+def _metric_id(name: str) -> str:
+    """The hub's id, also of a metric of a part of the data, such as `accuracy_mismatched`."""
+    return next(
+        (hub for own, hub in METRIC_IDS.items() if name == own or name.startswith(own + "_")), name
+    )
+
+
+def _summary(run: Run, rank: int, backbone: Backbone, merged: bool) -> str:
+    base = f"[{backbone.name}](https://huggingface.co/{backbone.name})"
+    if not backbone.on_hub:
+        base = f"`{run.model}`"
+    if merged:
+        what = f"{base} with a LoRA of rank {rank} merged into its weights"
+    else:
+        what = f"A LoRA adapter of rank {rank} for {base}"
+    if run.method == Adaptation.dylora:
+        origin = f"It is cut from one DyLoRA training for all ranks from 1 to {run.max_rank}."
+    elif rank == run.max_rank:
+        origin = "It is plain LoRA, trained at this rank."
+    else:
+        origin = f"It is plain LoRA, trained at rank {run.max_rank} and truncated."
+    return f"# {run.signature}, rank {rank}\n\n{what}, trained on the task {run.task}. {origin}"
+
+
+def _scores(run: Run, rank: int) -> str:
+    names = list(next(iter(run.scores.values())))
+    lines = ["| rank | " + " | ".join(names) + " |", "| --- " * (len(names) + 1) + "|"]
+    for b, values in sorted(run.scores.items()):
+        cells = [_cell(values.get(name), run.unit) for name in names]
+        label = f"**{b}, this one**" if b == rank else str(b)
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    unit = "in percent" if run.unit == 100 else "as each metric counts"
+    about = [
+        f"On {' and '.join(run.option('task.eval_splits'))}, {unit}; one run, seed {run.seed}."
+    ]
+    if rank not in run.scores:
+        about.append(f"Rank {rank} itself was not scored.")
+    if run.limits:
+        limits = ", ".join(f"{name}={value}" for name, value in run.limits.items())
+        about.append(f"Not all data or steps were used: {limits}.")
+    return "## Scores\n\n" + "\n".join(lines) + "\n\n" + " ".join(about)
+
+
+def _cell(value: float | None, unit: float) -> str:
+    return "-" if value is None else f"{unit * value:.2f}"
+
+
+def _loading(run: Run, backbone: Backbone, address: str, merged: bool) -> str:
+    kind, labels = run.option("task.kind"), run.option("task.labels")
+    loader = AUTO[kind][0]
+    count = "" if kind == Kind.generation else f", num_labels={max(1, len(labels))}"
+    revision = run.option("model.revision")
+    at = f', revision="{revision}"' if revision and backbone.on_hub else ""
+    if merged:
+        return "## How to load\n\n" + _code(
+            f"from transformers import AutoModel{loader}, AutoTokenizer",
+            "",
+            f'model = AutoModel{loader}.from_pretrained("{address}")',
+            f'tokenizer = AutoTokenizer.from_pretrained("{address}")',
+            *_use(run),
+        )
+    return "\n\n".join(
+        [
+            "## How to load",
+            "With PEFT:",
+            _code(
+                f"from peft import AutoPeftModel{loader}",
+                "from transformers import AutoTokenizer",
+                "",
+                f'model = AutoPeftModel{loader}.from_pretrained("{address}"{count})',
+                f'tokenizer = AutoTokenizer.from_pretrained("{backbone.name}"{at})',
+                *_use(run),
+            ),
+            "With transformers, which needs PEFT installed for it:",
+            _code(
+                f"from transformers import AutoModel{loader}",
+                "",
+                f"model = AutoModel{loader}.from_pretrained(",
+                f'    "{backbone.name}"{at}{count}',
+                ")",
+                f'model.load_adapter("{address}")',
+            ),
+            *([] if backbone.on_hub else [_whose_backbone(run)]),
+        ]
+    )
+
+
+def _whose_backbone(run: Run) -> str:
+    made = "this project makes itself" if run.option("model.toy") else "is not on the hub"
+    return (
+        f"The base model `{run.model}` {made}; the path above is of the machine that wrote this "
+        "card. Elsewhere, load your copy and hand it to `PeftModel.from_pretrained`."
+    )
+
+
+def _use(run: Run) -> list[str]:
+    """Lines of code from TEXT to an answer, with the same tokens as in training."""
+    if run.option("task.kind") == Kind.generation:
+        decode = run.option("task.decode")
+        search = {"num_beams": "beams"} | {
+            name: name for name in ("length_penalty", "no_repeat_ngram_size", "max_new_tokens")
+        }
+        return [
+            "",
+            'inputs = tokenizer(TEXT + tokenizer.eos_token, return_tensors="pt")',
+            "tokens = model.generate(",
+            "    **inputs,",
+            *(f"    {name}={decode[own]}," for name, own in search.items() if own in decode),
+            ")",
+            'prompt_length = inputs["input_ids"].shape[1]',
+            "answer = tokenizer.decode(tokens[0, prompt_length:], skip_special_tokens=True)",
+        ]
+    texts = "TEXT, SECOND_TEXT" if len(run.option("task.text")) == 2 else "TEXT"
+    lines = ["", f'logits = model(**tokenizer({texts}, return_tensors="pt")).logits']
+    if run.option("task.kind") == Kind.regression:
+        return [*lines, "answer = logits.item()"]
+    return [*lines, f"answer = {run.option('task.labels')}[logits.argmax()]"]
+
+
+def _code(*lines: str) -> str:
+    return "\n".join(["```python", *lines, "```"])
+
+
+def _training(run: Run, rank: int, backbone: Backbone) -> str:
+    dylora = run.method == Adaptation.dylora
+    alpha = run.option("method.alpha")
+    scaling = f"{alpha / (rank if dylora else run.max_rank):g}"
+    train = [f"{run.option(f'train.{name}'):g}" for name in ("epochs", "batch_size")]
+    rows = {
+        "task": run.task,
+        "base model": backbone.name if backbone.on_hub else run.model,
+        "its weights": _package(run),
+        "method": run.method,
+        "ranks": f"1 to {run.max_rank}, {run.option('method.rank_distribution')}" if dylora else "",
+        "max_rank": str(run.max_rank),
+        "alpha": f"{alpha:g}",
+        "scaling here": f"{scaling} = alpha / {'rank' if dylora else 'max_rank'}",
+        "frozen": str(run.option("method.frozen")).lower() if dylora else "",
+        "target modules": ", ".join(run.option("model.target_modules")),
+        "trained in full": ", ".join(run.option("model.head")),
+        "epochs, batch size": ", ".join(train),
+        "learning rate": f"{run.option('train.learning_rate'):g}",
+        "precision": f"{run.option('train.precision')}, base model {run.option('model.dtype')}",
+        "started from": run.option("init_adapter"),
+        "seed": str(run.seed),
+        "commit": _commit(run),
+        "versions": ", ".join(f"{k} {v}" for k, v in run.record.get("packages", {}).items() if v),
+    }
+    lines = [f"| {name} | {value} |" for name, value in rows.items() if value]
+    return "\n".join(["## Training", "", "| option | value |", "| --- | --- |", *lines])
+
+
+def _package(run: Run) -> str:
+    package = run.option("model.package")
+    return f"of the Python package {package} where it is installed, else the hub's" * bool(package)
+
+
+def _commit(run: Run) -> str:
+    git = run.record.get("git") or {}
+    changed = " with uncommitted changes" if git.get("uncommitted_changes") else ""
+    return f"{git.get('commit', 'unknown')}{changed}"
+
+
+def _licence(license: str | None) -> str:
+    stated = f"This folder: {license}." if license else "The author of this folder stated none."
+    return f"## Licence\n\n{stated} The base model and the data have licences of their own."
+
+
+def _citation(run: Run) -> str:
+    entries = [DYLORA, LORA] if run.method == Adaptation.dylora else [LORA]
+    return "## Citation\n\n" + "\n\n".join(f"```bibtex\n{entry}\n```" for entry in entries)

@@ -1,0 +1,235 @@
+"""Scores against the rank, as the figures and the report draw them. No torch here."""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, TypeVar
+
+from scipy.special import stdtrit
+
+from dylora.results.runs import Run
+from dylora.results.stats import Summary, summarize
+from dylora.suite.config import Adaptation, Kind
+
+T = TypeVar("T")
+SCORED = "evaluate.ranks"  # changes no score, only which there are
+# What may differ between runs of LoRA trained at each rank.
+OF_RANK = ("method.max_rank", "train.eval_ranks", SCORED)
+MIN_SEEDS = 3  # for a band: with two, the t distribution's is nine standard deviations wide
+NAMES = {
+    Adaptation.dylora: "DyLoRA",
+    Adaptation.lora: "LoRA truncated",
+    Adaptation.full: "Full fine-tuning",
+    Adaptation.head_only: "Head only",
+}
+EACH_RANK = "LoRA trained at each rank"
+ORDER = (*NAMES.values(), EACH_RANK)  # of the looks
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a panel: the finished runs behind each rank, repetitions under other seeds.
+
+    Rank 0 alone: a method without adapters, which has one score for all ranks.
+    """
+
+    name: str
+    runs: dict[int, list[Run]]
+    look: int = 0  # number of its colour and line style, the same for a method in every panel
+
+    @property
+    def method(self) -> str:
+        return next(iter(self.runs.values()))[0].method
+
+    @property
+    def all_runs(self) -> list[Run]:
+        """The runs behind any rank, each once."""
+        return list({run.signature: run for same in self.runs.values() for run in same}.values())
+
+    @property
+    def flat(self) -> bool:
+        return list(self.runs) == [0]
+
+    def summary(self, metric: str) -> dict[int, Summary]:
+        """Statistics over the seeds at each rank where the metric has a value, in table units."""
+        found = {}
+        for rank, runs in self.runs.items():
+            values = [run.scores[rank].get(metric) for run in runs]
+            numbers = [unit(runs[0]) * value for value in values if value is not None]
+            if numbers:
+                found[rank] = summarize(numbers)
+        return found
+
+
+@dataclass(frozen=True)
+class Panel:
+    """All series of one task with one model."""
+
+    task: str
+    model: str
+    limits: dict[str, int]  # not empty: trials, not on all of the data
+    metrics: list[str]
+    percent: bool  # whether scores are fractions, to be printed times 100
+    series: list[Series]
+
+    @property
+    def title(self) -> str:
+        """Such as `mrpc, minilm`, and what makes it a trial."""
+        trial = "".join(f", {name.split('.')[-1]}={value}" for name, value in self.limits.items())
+        return f"{self.task}, {self.model}{trial}"
+
+    def label(self, metric: str) -> str:
+        words = metric.replace("_", " ")
+        return f"{words} (%)" if self.percent else words
+
+
+def unit(run: Run) -> float:
+    """What a score is multiplied by for printing: fractions become percent, BLEU stays."""
+    return 1.0 if run.option("task.kind") == Kind.generation else 100.0
+
+
+def band(summary: Summary) -> tuple[float, float] | None:
+    """95% confidence interval of the mean over seeds (Student's t); None for fewer than three."""
+    if summary.std is None or summary.n < MIN_SEEDS:
+        return None
+    half = stdtrit(summary.n - 1, 0.975) * summary.std / math.sqrt(summary.n)
+    return summary.mean - half, summary.mean + half
+
+
+def panels(runs: Iterable[Run]) -> list[Panel]:
+    """The finished runs by task, model and limits, sorted; full runs before trials."""
+    done = sorted((run for run in runs if run.done), key=lambda run: run.seed)
+    places = _groups(done, lambda run: (bool(run.limits), run.task, run.model, _text(run.limits)))
+    return [
+        Panel(
+            task=same[0].task,
+            model=same[0].model,
+            limits=same[0].limits,
+            metrics=_metrics(same),
+            percent=unit(same[0]) != 1.0,
+            series=_series(same),
+        )
+        for _, same in sorted(places.items())
+        if _metrics(same)
+    ]
+
+
+def seeds(counts: Iterable[int]) -> str:
+    """How many seeds are behind the points of a series, such as `5 seeds` or `2–5 seeds`."""
+    low, *_, high = sorted({*counts}) * 2
+    if low == high:
+        return "1 seed" if low == 1 else f"{low} seeds"
+    return f"{low}–{high} seeds"
+
+
+def seconds(run: Run, own: bool) -> float:
+    """Time to train and score a run; with `own` it is charged for one of its scored ranks only."""
+    times = run.record["times"]
+    return times["train"] + times["evaluate"] / (len(run.scores) if own else 1)
+
+
+def device(run: Run) -> str:
+    """What the run ran on; times of different devices are not compared."""
+    found = run.record.get("device", {})
+    name, threads = found.get("name", "unknown device"), found.get("threads")
+    return f"{name}, threads: {threads}" if name == "cpu" else name
+
+
+def _metrics(runs: Sequence[Run]) -> list[str]:
+    """The metrics of all runs in the order of their records."""
+    return list(dict.fromkeys(m for run in runs for scores in run.scores.values() for m in scores))
+
+
+def _series(runs: Sequence[Run]) -> list[Series]:
+    """A series per method and settings; two of one method are told apart by what differs."""
+    conditions = _groups(runs, lambda run: _text(_settings(run, (SCORED,))))
+    shown = [same for same in conditions.values() if _is_curve(same[0], runs)]
+    shown.sort(key=lambda same: (list(NAMES).index(Adaptation(same[0].method)), same[0].max_rank))
+    names = _names([same[0] for same in shown])
+    made = [
+        (name, {rank: [run for run in same if rank in run.scores] for rank in _ranks(same)})
+        for name, same in zip(names, shown, strict=True)
+    ]
+    made += _trained_at_each_rank(runs)
+    return [
+        Series(name, by_rank, look)
+        for (name, by_rank), look in zip(made, _looks([name for name, _ in made]), strict=True)
+    ]
+
+
+def _looks(names: Sequence[str]) -> list[int]:
+    """The usual look of a method for the first series of it, what is left for the others."""
+    usual = {name: ORDER.index(name.partition(",")[0]) for name in names}
+    taken: set[int] = set()
+    looks = []
+    for name in names:
+        free = (look for look in count(len(ORDER)) if look not in taken)
+        look = usual[name] if usual[name] not in taken else next(free)
+        taken.add(look)
+        looks.append(look)
+    return looks
+
+
+def _is_curve(run: Run, others: Sequence[Run]) -> bool:
+    """Whether a run has a line of its own.
+
+    Of LoRA only what was trained at the highest rank of a DyLoRA, or else at the highest of all: a
+    sweep over the trained rank would bring a truncated line for each of them.
+    """
+    if run.method != Adaptation.lora:
+        return True
+    dynamic = {other.max_rank for other in others if other.method == Adaptation.dylora}
+    return run.max_rank in (dynamic or {max(other.max_rank for other in others)})
+
+
+def _trained_at_each_rank(runs: Sequence[Run]) -> list[tuple[str, dict[int, list[Run]]]]:
+    """LoRA at the rank that it was trained at, where that was done for two ranks or more."""
+    lora = [run for run in runs if run.method == Adaptation.lora and run.max_rank in run.scores]
+    found = []
+    for same in _groups(lora, lambda run: _text(_settings(run, OF_RANK))).values():
+        by_rank = _groups(same, lambda run: run.max_rank)
+        if len(by_rank) > 1:
+            found.append(dict(sorted(by_rank.items())))
+    names = _names([next(iter(by_rank.values()))[0] for by_rank in found], EACH_RANK, OF_RANK)
+    return list(zip(names, found, strict=True))
+
+
+def _names(
+    runs: Sequence[Run], name: str | None = None, leave_out: Sequence[str] = (SCORED,)
+) -> list[str]:
+    """A name for each of several settings: the method's, and what differs within the method."""
+    names = []
+    for run in runs:
+        mine = _settings(run, leave_out)
+        rivals = [_settings(other, leave_out) for other in runs if other.method == run.method]
+        differing = [key for key in mine if any(rival[key] != mine[key] for rival in rivals)]
+        told = (_word(option, mine[option]) for option in differing if mine[option] is not False)
+        words = [name or NAMES[Adaptation(run.method)], *told]
+        names.append(", ".join(words))
+    return names
+
+
+def _word(option: str, value: Any) -> str:
+    short = option.split(".")[-1]
+    return short if value is True else f"{short}={value}"
+
+
+def _settings(run: Run, leave_out: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in run.settings.items() if name not in leave_out}
+
+
+def _ranks(runs: Sequence[Run]) -> list[int]:
+    return sorted({rank for run in runs for rank in run.scores})
+
+
+def _groups(runs: Iterable[Run], key: Callable[[Run], T]) -> dict[T, list[Run]]:
+    found: dict[T, list[Run]] = {}
+    for run in runs:
+        found.setdefault(key(run), []).append(run)
+    return found
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

@@ -1,0 +1,88 @@
+"""How far experiments are, from the records alone: what their tables have and still lack."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from dylora.results.curves import SCORED
+from dylora.results.layout import Arm, Experiment, ScoreLayout, SettingsLayout
+from dylora.results.runs import Run
+from dylora.suite.sweep import jobs
+
+Options = dict[str, str]  # option -> value, of one planned run
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The planned runs of an experiment with one model, and what became of each."""
+
+    model: str
+    planned: list[tuple[Options, str]]  # options, status; a status may be `missing`
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Number of runs by status: done, running, failed, interrupted, missing."""
+        return Counter(status for _, status in self.planned)
+
+    def commands(self) -> list[str]:
+        """What to type for each run that is not done."""
+        return [self._command(options) for options, status in self.planned if status != "done"]
+
+    def _command(self, options: Options) -> str:
+        words = [f"{key}={value}" for key, value in options.items()]
+        return " ".join(["python run.py", *words, f"model={self.model}"])
+
+
+def progress_of(experiment: Experiment, runs: Iterable[Run]) -> list[Progress]:
+    """Progress with the experiment's own model, then with others that have any of its runs.
+
+    A planned run is done when there is a run without limits that has the options of the grid and
+    those of an arm of the layout: the table's view, in which a warm start counts. Empty for an
+    experiment without a grid.
+    """
+    layout = experiment.layout
+    if isinstance(layout, SettingsLayout):
+        return []
+    content: Any = OmegaConf.to_container(OmegaConf.load(experiment.path))
+    grids = content.get("hydra", {}).get("sweeper", {}).get("grids", [])
+    planned = [dict(word.split("=", 1) for word in job) for job in jobs(grids, {})] if grids else []
+    arms = layout.arms if isinstance(layout, ScoreLayout) else [layout.once, layout.sweep]
+    fitting: dict[str, dict[tuple[str, ...], list[Run]]] = {layout.model: {}}
+    tasks = {options.get("task") for options in planned}
+    for run in runs:
+        if run.task in tasks and not run.limits:
+            by_key = fitting.setdefault(run.model, {})
+            by_key.setdefault((run.task, run.method, str(run.seed)), []).append(run)
+    found = [
+        Progress(model, [(options, _status(options, by_key, arms)) for options in planned])
+        for model, by_key in fitting.items()
+        if planned
+    ]
+    return [p for p in found if p.model == layout.model or set(p.counts) != {"missing"}]
+
+
+def _status(options: Options, by_key: dict[tuple[str, ...], list[Run]], arms: Sequence[Arm]) -> str:
+    """The best of the statuses of the runs that the options can mean."""
+    key = tuple(options.get(name, "") for name in ("task", "method", "seed"))
+    statuses = {
+        run.record["status"]
+        for run in by_key.get(key, [])
+        if _has(run, options) and any(_is_of(run, options, arm) for arm in arms)
+    }
+    order = ("done", "running", "interrupted", "failed")
+    return next((status for status in order if status in statuses), "missing")
+
+
+def _has(run: Run, options: Options) -> bool:
+    """Whether the run has the options of a grid that are not choices of a group."""
+    plain = {k: v for k, v in options.items() if "." in k and k != SCORED}
+    return all(run.option(name) == yaml.safe_load(value) for name, value in plain.items())
+
+
+def _is_of(run: Run, options: Options, arm: Arm) -> bool:
+    """Whether the run is one of the arm's; what the grid says itself has been looked at."""
+    return all(run.option(k) == v for k, v in arm.match.items() if k not in options)

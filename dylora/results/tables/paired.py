@@ -1,0 +1,72 @@
+"""Paired tests of two arms from the predictions that their runs kept."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from dylora.results.runs import Run, read_lines
+from dylora.results.stats import FEATURES, Comparison, compare
+from dylora.results.tables.selection import Column
+from dylora.suite.config import Kind
+
+Values = dict[int, dict[int, tuple[Run, float]]]  # rank -> seed -> run and score
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """One arm against another on a column at a rank; without predictions no comparison."""
+
+    model: str
+    column: Column
+    rank: int
+    arm: str
+    against: str
+    comparison: Comparison | None
+
+
+def paired_test(column: Column, rank: int, ours: Values, theirs: Values) -> Comparison | None:
+    """Compare at a rank the seeds that both arms have.
+
+    None where there is no such seed, where the metric cannot be recomputed from predictions (texts)
+    or where predictions are missing or do not fit the labels.
+    """
+    seeds = sorted(set(ours.get(rank, {})) & set(theirs.get(rank, {})))
+    if not seeds or column.metric not in FEATURES:
+        return None
+    pairs = [(ours[rank][seed][0], theirs[rank][seed][0]) for seed in seeds]
+    return _compared(column.metric, rank, tuple(pairs))
+
+
+@lru_cache(maxsize=4096)  # experiments share runs
+def _compared(metric: str, rank: int, pairs: tuple[tuple[Run, Run], ...]) -> Comparison | None:
+    runs = [run for pair in pairs for run in pair]
+    labels, outputs = (
+        [_numbers(r, "labels") for r in runs],
+        [_numbers(r, f"rank{rank}") for r in runs],
+    )
+    true = labels[0]
+    if true is None or not all(
+        other is not None and np.array_equal(true, other) for other in labels
+    ):
+        return None
+    fitting = [values for values in outputs if values is not None and len(values) == len(true)]
+    if len(fitting) < len(runs):
+        return None
+    return compare(metric, true, np.stack(fitting[::2]), np.stack(fitting[1::2]))
+
+
+@lru_cache(maxsize=256)  # labels serve every rank, outputs several tests
+def _numbers(run: Run, which: str) -> np.ndarray | None:
+    """Class ids or scores (examples,) from the kept outputs; None if missing or damaged."""
+    split = next(iter(run.option("task.eval_splits")), "")
+    lines = read_lines(run.folder / "outputs" / f"{split}.{which}.txt")
+    if not lines:
+        return None
+    try:
+        if run.option("task.kind") == Kind.regression:
+            return np.array([float(line) for line in lines])
+        ids = {name: number for number, name in enumerate(run.option("task.labels"))}
+        return np.array([ids[line] for line in lines], dtype=np.int16)
+    except (ValueError, KeyError):
+        return None

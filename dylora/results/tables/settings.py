@@ -1,0 +1,96 @@
+"""Hyper-parameters as `python run.py task=... model=...` uses them, from the files of conf/."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from dylora.errors import UserError
+from dylora.results.layout import CONF, Published, SettingsLayout
+from dylora.results.tables.cells import DASH, Cell, Row, Table, published_row
+from dylora.suite.config import Config, Kind
+
+
+def settings_tables(layout: SettingsLayout, published: Sequence[Published]) -> list[Table]:
+    """One table for each model: our settings for each task, and under them the published ones.
+
+    Raises UserError for a model that conf/ does not have.
+    """
+    tables = []
+    for model, tasks in layout.models.items():
+        if not (CONF / "model" / f"{model}.yaml").exists():
+            raise UserError(f"layout.models: there is no {model} in conf/model; mend its name")
+        composed = [compose_settings(task, model) for task in tasks]
+        tables.append(
+            Table(
+                title=f"{layout.title} ({model})",
+                model=model,
+                header=["Option", "From", *tasks],
+                rows=_rows(layout, composed, [p for p in published if model in p.models]),
+                notes=layout.notes,
+            )
+        )
+    return tables
+
+
+def compose_settings(task: str, model: str, protocol: str = "released") -> DictConfig:
+    """Task, training and DyLoRA's options of a pair, with its recipe.
+
+    What Hydra composes (a test holds the two equal), without what takes it a tenth of a second:
+    tables have dozens of pairs.
+    """
+    groups = {"task": _read("task", task), "train": _read("train", "default")}
+    recipe = [_read("recipe", name) for name in _recipe(f"{protocol}/{model}_{task}")]
+    plain = OmegaConf.structured(Config)
+    last = _read("method", "dylora"), _read("protocol", protocol)
+    merged = OmegaConf.merge(plain, groups, *recipe, *last)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _recipe(name: str) -> list[str]:
+    """A recipe and, before it, those that it starts from; none if there is no such recipe."""
+    path = CONF / "recipe" / f"{name}.yaml"
+    if not path.exists():
+        return []
+    content = OmegaConf.load(path)
+    parents = content.get("defaults", []) if isinstance(content, DictConfig) else []
+    return [*(each for parent in parents for each in _recipe(parent)), name]
+
+
+def _read(group: str, choice: str) -> DictConfig:
+    content = OmegaConf.load(CONF / group / f"{choice}.yaml")
+    assert isinstance(content, DictConfig)
+    content.pop("defaults", None)
+    return content
+
+
+def _rows(
+    layout: SettingsLayout, composed: Sequence[DictConfig], published: Sequence[Published]
+) -> list[Row]:
+    """A row for each option that any task has or any source gives, the sources' rows under it."""
+    rows = []
+    for option, heading in layout.options.items():
+        cells = [Cell(_text(config, option)) for config in composed]
+        known = [row for row in published if row.name == option]
+        if known or any(cell.text != DASH for cell in cells):
+            rows.append(Row(heading, "conf/", cells))
+            tasks = [config.task.name for config in composed]
+            rows += [Row(heading, "", published_row(row, tasks).cells, row) for row in known]
+    return rows
+
+
+def _text(config: DictConfig, option: str) -> str:
+    """An option's value where it has an effect, else a dash."""
+    if option.startswith("task.decode.") and config.task.kind != Kind.generation:
+        return DASH
+    if option == "train.warmup_ratio" and config.train.warmup_steps is not None:
+        return DASH
+    if option == "batch":
+        return str(config.train.batch_size * config.train.accumulation)
+    value = OmegaConf.select(config, option)
+    if value is None:
+        return DASH
+    if isinstance(value, float) and 0 < abs(value) < 0.01:
+        return np.format_float_scientific(value, trim="-", exp_digits=1)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,101 @@
+"""The command line's manners: options as key=value, mistakes explained in one message."""
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from typing import TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dylora.errors import UserError
+from dylora.suite.records import ABSENT, Record
+
+T = TypeVar("T")
+# PEFT imports it where it is installed, and it advises on a package for 4 bits at every start.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+@contextmanager
+def plain_errors(*more: type[BaseException]) -> Iterator[None]:
+    """End the program with one message, no traceback: status 2 on a mistake, 130 when stopped."""
+    mistakes: tuple[type[BaseException], ...] = (UserError, OmegaConfBaseException, *more)
+    try:
+        yield
+    except mistakes as error:
+        print(f"error: {explain(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as error:  # Ctrl-C, or training that was asked to stop
+        print(str(error) or "interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def explain(error: BaseException) -> str:
+    """What was wrong, and for a misspelt option the names that would be right."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OmegaConfBaseException) and is_dataclass(cause.object_type):
+            return _explain_option(cause)
+        cause = cause.__cause__
+    return str(error).partition("\nConfig search path")[0].rstrip()  # Hydra's, of no use here
+
+
+def _explain_option(error: OmegaConfBaseException) -> str:
+    schema = error.object_type
+    assert schema is not None
+    names = [f.name for f in fields(schema)]
+    if error.key in names:
+        return f"{error.full_key}: {error.msg or error}".partition("\n")[0]
+    group = (error.full_key or "").rpartition(".")[0]
+    near = get_close_matches(str(error.key), names, n=1, cutoff=0.5)
+    meant = f"; did you mean {f'{group}.' if group else ''}{near[0]}?" if near else ""
+    return (
+        f"there is no option {error.full_key}{meant}\n{group or 'the options'}: {', '.join(names)}"
+    )
+
+
+def options(schema: type[T], usage: str | None, first: str | None = None) -> T:
+    """The command line's `key=value` arguments as a `schema` dataclass; `--help` prints them.
+
+    `first` is the option that the first argument sets if it is given without a name. Raises
+    UserError or omegaconf's errors, which `plain_errors` explains.
+    """
+    arguments = sys.argv[1:]
+    if first and arguments and "=" not in arguments[0] and not arguments[0].startswith("-"):
+        arguments[0] = f"{first}={arguments[0]}"
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        print(f"{usage}\noptions:\n{OmegaConf.to_yaml(OmegaConf.structured(schema))}")
+        sys.exit(0)
+    bare = [argument for argument in arguments if "=" not in argument]
+    if bare:
+        raise UserError(f"{bare[0]!r} is not key=value; --help lists the options")
+    given = OmegaConf.from_cli(arguments)
+    made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), given))
+    assert isinstance(made, schema)
+    return made
+
+
+def left_out(problems: Iterable[object]) -> int:
+    """Print what a script could not use; its exit status: 0 if that is nothing, else 1."""
+    found = [f"left out: {problem}" for problem in problems]
+    for line in found:
+        print(line, file=sys.stderr)
+    return 1 if found else 0
+
+
+def score_table(record: Record) -> str:
+    """The record's scores as text, a row per rank, and why any are missing."""
+    names = list(next(iter(record["scores"].values())))
+    lines = ["rank  " + "  ".join(f"{name:>10}" for name in names)]
+    for rank, values in record["scores"].items():
+        cells = (_cell(values[name], max(10, len(name))) for name in names)
+        lines.append(f"{rank if rank != '0' else '-':>4}  " + "  ".join(cells))
+    absent = {n: text for n, text in record.get("metrics", {}).items() if text.startswith(ABSENT)}
+    return "\n".join([*lines, *(f"{name} {text}" for name, text in absent.items())])
+
+
+def _cell(value: float | None, width: int) -> str:
+    return f"{'-' if value is None else f'{value:.4f}':>{width}}"

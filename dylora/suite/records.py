@@ -1,0 +1,132 @@
+"""Run records: one folder per run, named by what matters of its configuration. No torch here.
+
+results/records/<signature>/record.json          what was run, where, and what came out
+results/records/<signature>/outputs/*.txt        one prediction per line, per split and rank
+results/records/<signature>/adapter.safetensors  the trained tensors (not in git)
+results/records/<signature>/checkpoint/          only while the run is unfinished (not in git)
+"""
+
+import hashlib
+import json
+import platform
+import subprocess
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from dylora.errors import UserError
+from dylora.files import write_text
+from dylora.suite.config import Config
+
+ABSENT = "not computed: "  # what a record says in place of a metric's signature, with the reason
+SCHEMA = 1  # of record.json; raised when its shape or the meaning of an option changes
+# Options that say where and how to work, not what to compute.
+NEUTRAL = (
+    "paths",
+    "tracker",
+    "device",
+    "force",
+    "fail_fast",
+    "layout",
+    "train.eval_batch_size",
+    "train.gradient_checkpointing",
+    "task.decode.token_budget",
+)
+PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "dylora")
+
+Record = dict[str, Any]
+
+
+def signature(config: Config) -> str:
+    """Name of the run: task, model, method, rank, seed, and a hash of all that differs from the
+    schema's defaults, so that a new option does not orphan older records."""
+    matters = {"schema": SCHEMA, **_differences(asdict(config), asdict(Config()), prefix="")}
+    text = json.dumps(matters, sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+    method = config.method
+    rank = f"-r{method.max_rank}" if method.name.has_ranks else ""
+    return f"{config.task.name}-{config.model.name}-{method.name}{rank}-s{config.seed}-{digest}"
+
+
+def _differences(values: dict[str, Any], defaults: Any, prefix: str) -> dict[str, Any]:
+    """Flat `a.b.c: value` of what differs from the defaults and is not neutral."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = prefix + key
+        if name in NEUTRAL:
+            continue
+        default = defaults.get(key) if isinstance(defaults, dict) else None
+        if isinstance(value, dict):
+            found |= _differences(value, default, name + ".")
+        elif value != default:
+            found[name] = value
+    return found
+
+
+def without_neutral(config: Config) -> Record:
+    """The configuration as nested dictionaries, without what does not change a result."""
+    kept = asdict(config)
+    for name in NEUTRAL:
+        *groups, key = name.split(".")
+        place = kept
+        for group in groups:
+            place = place[group]
+        del place[key]
+    return kept
+
+
+def run_folder(config: Config) -> Path:
+    return Path(config.paths.results) / "records" / signature(config)
+
+
+def write_record(folder: Path, record: Record) -> Path:
+    """Write `record.json` whole or not at all; returns its path."""
+    return write_text(folder / "record.json", json.dumps(record, indent=1) + "\n")
+
+
+def read_record(folder: Path) -> Record | None:
+    """The record of a run folder, None if it has none; UserError if it cannot be read."""
+    path = folder / "record.json"
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); delete it to run again") from error
+    if not isinstance(record, dict) or "status" not in record:
+        raise UserError(f"{path} is no run record; delete it to run again")
+    return record
+
+
+def provenance(project: Path) -> Record:
+    """What a result came from: git commit and state, package versions, machine."""
+    return {
+        "git": _git(project),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+
+
+def _git(project: Path) -> Record | None:
+    """Commit, and a hash of uncommitted changes (None when there are none); None outside git."""
+    try:
+        commit = _run_git(project, "rev-parse", "HEAD").strip()
+        changes = _run_git(project, "diff", "HEAD", "--", ":!results")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    digest = hashlib.sha256(changes.encode()).hexdigest()[:10] if changes else None
+    return {"commit": commit, "uncommitted_changes": digest}
+
+
+def _run_git(project: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(project), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,204 @@
+"""The checks of a configuration that need no data, model or network, and no torch."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from dylora.errors import UserError
+from dylora.suite.config import (
+    METRICS,
+    Adaptation,
+    Architecture,
+    Config,
+    Dtype,
+    EvaluateConfig,
+    Kind,
+    MethodConfig,
+    Precision,
+    TaskConfig,
+    TrackerConfig,
+    TrackerMode,
+    TrackerName,
+    TrainConfig,
+    default_ranks,
+)
+
+
+def validate(config: Config) -> None:
+    """Check what the types cannot; raises UserError listing every fault and what to type."""
+    faults = [
+        *_rank_faults(config.method, config.train, config.evaluate),
+        *_train_faults(config.train),
+        *_task_faults(config.task),
+        *_pairing_faults(config),
+        *_tracker_faults(config.tracker),
+    ]
+    if faults:
+        raise UserError("\n".join(faults))
+
+
+def _rank_faults(method: MethodConfig, train: TrainConfig, evaluate: EvaluateConfig) -> list[str]:
+    faults = []
+    if method.max_rank < 1:
+        return [f"method.max_rank={method.max_rank}: must be at least 1, such as method.max_rank=8"]
+    if not 1 <= method.min_rank <= method.max_rank:
+        faults.append(
+            f"method.min_rank={method.min_rank}: must be from 1 to method.max_rank "
+            f"({method.max_rank}); set method.min_rank=1 or raise method.max_rank"
+        )
+    for option, ranks in (
+        ("train.eval_ranks", train.eval_ranks),
+        ("evaluate.ranks", evaluate.ranks),
+    ):
+        for rank in ranks or []:
+            if not 1 <= rank <= method.max_rank:
+                faults.append(
+                    f"{option}={ranks}: rank {rank} is outside 1..{method.max_rank} "
+                    "(method.max_rank)"
+                )
+        if ranks == []:
+            faults.append(f"{option}=[]: name at least one rank, or null for the default")
+    if method.alpha <= 0:
+        faults.append(f"method.alpha={method.alpha}: must be above 0, such as method.alpha=16")
+    if not 0 <= method.dropout < 1:
+        faults.append(f"method.dropout={method.dropout}: must be in [0, 1)")
+    if not 0 < method.geometric_p < 1:
+        faults.append(f"method.geometric_p={method.geometric_p}: must be between 0 and 1")
+    if not method.name.samples_ranks:
+        plain = MethodConfig()
+        for option in ("frozen", "strict_freeze", "rank_scope", "min_rank"):
+            if getattr(method, option) != getattr(plain, option):
+                faults.append(f"method.{option} needs method=dylora, this is method={method.name}")
+    return faults
+
+
+def _train_faults(train: TrainConfig) -> list[str]:
+    faults = []
+    for option in ("epochs", "batch_size", "accumulation", "eval_batch_size"):
+        if getattr(train, option) < 1:
+            faults.append(f"train.{option}={getattr(train, option)}: must be at least 1")
+    for option in ("max_steps", "patience"):
+        value = getattr(train, option)
+        if value is not None and value < 1:
+            faults.append(f"train.{option}={value}: must be at least 1, or null")
+    if train.learning_rate <= 0:
+        faults.append(f"train.learning_rate={train.learning_rate}: must be above 0, such as 4e-4")
+    if not 0 <= train.warmup_ratio < 1:
+        faults.append(f"train.warmup_ratio={train.warmup_ratio}: a part of all steps, in [0, 1)")
+    if not 0 <= train.label_smoothing < 1:
+        faults.append(f"train.label_smoothing={train.label_smoothing}: must be in [0, 1)")
+    if train.select not in ("mean", "max", "last") and not train.select.isdecimal():
+        faults.append(f"train.select={train.select}: must be mean, max, last or a rank such as 4")
+    if train.select == "last" and train.patience is not None:
+        faults.append("train.patience needs a score to wait for: set train.select=mean")
+    return faults
+
+
+def _task_faults(task: TaskConfig) -> list[str]:
+    faults: list[str] = []
+    name = f"task {task.name}"
+    unknown = [metric for metric in task.metrics if metric not in METRICS[task.kind]]
+    if unknown or not task.metrics:
+        faults.append(
+            f"{name}: task.metrics={task.metrics}; a {task.kind} task has "
+            f"{', '.join(METRICS[task.kind])}"
+        )
+    for option in ("max_train_rows", "max_eval_rows", "holdout"):
+        value = getattr(task, option)
+        if value is not None and value < 1:
+            faults.append(f"task.{option}={value}: must be at least 1, or null for all rows")
+    if task.holdout is not None and (task.kind == Kind.generation or len(task.eval_splits) > 1):
+        faults.append(f"{name}: task.holdout needs a classification or regression with one split")
+    if task.files.get("train") is None:
+        faults.append(f"{name}: name the training file with task.files.train=FILE")
+    if task.kind == Kind.generation:
+        return faults + [
+            f"task.decode.{option}={getattr(task.decode, option)}: must be at least 1"
+            for option in ("beams", "max_new_tokens", "token_budget")
+            if getattr(task.decode, option) < 1
+        ]
+    if not 1 <= len(task.text) <= 2:
+        faults.append(f"{name}: task.text={task.text} must name one or two text columns")
+    if task.kind == Kind.classification and len(task.labels) < 2:
+        faults.append(f"{name}: task.labels={task.labels} must name two classes or more")
+    if "f1" in task.metrics and len(task.labels) != 2:
+        faults.append(f"{name}: f1 is for two classes; leave it out of task.metrics")
+    if task.kind == Kind.regression and task.labels:
+        faults.append(f"{name}: task.labels={task.labels}, but a regression has no classes")
+    if task.select_metric not in task.metrics:
+        faults.append(
+            f"{name}: task.select_metric={task.select_metric} is not one of task.metrics "
+            f"({', '.join(task.metrics)})"
+        )
+    return faults
+
+
+def _pairing_faults(config: Config) -> list[str]:
+    """Faults of the task, the model and the method together."""
+    task, model, method = config.task, config.model, config.method
+    needed = Architecture.decoder if task.kind == Kind.generation else Architecture.encoder
+    faults = []
+    if model.architecture != needed:
+        example = "gpt2" if needed == Architecture.decoder else "roberta_base"
+        faults.append(
+            f"task={task.name} is a {task.kind} task and needs an {needed}, but model={model.name} "
+            f"is a {model.architecture}; type model={example}"
+        )
+    if method.name.has_ranks and not model.target_modules:
+        faults.append(
+            f"model={model.name} names no layers to adapt; set model.target_modules=[query,value]"
+        )
+    if method.name == Adaptation.head_only and not model.head:
+        faults.append(f"method=head_only: model={model.name} has no head; set model.head=[...]")
+    if task.kind == Kind.regression and config.train.label_smoothing:
+        faults.append("train.label_smoothing: a regression task has no labels to smooth")
+    if model.dtype != Dtype.fp32 and method.name == Adaptation.full:
+        faults.append(f"model.dtype={model.dtype}: method=full trains the weights; use fp32")
+    if model.dtype == Dtype.bf16 and config.train.precision != Precision.bf16:
+        faults.append("model.dtype=bf16 needs train.precision=bf16: heads stay float32")
+    if model.dtype in (Dtype.int8, Dtype.nf4) and not _installed("bitsandbytes"):
+        faults.append(
+            f"model.dtype={model.dtype} needs bitsandbytes: pip install 'dylora[quantization]'"
+        )
+    select, ranks = config.train.select, config.train.eval_ranks
+    if select == "max" and ranks is not None:
+        select = str(method.max_rank)
+    if select.isdecimal() and int(select) not in (ranks or default_ranks(method.max_rank)):
+        faults.append(
+            f"train.select={config.train.select}: rank {select} is not scored after each epoch; "
+            f"set train.eval_ranks=[{select}]"
+        )
+    if config.layout.get("kind") == "settings":
+        faults.append("this experiment has no runs of its own; type `make tables` for its table")
+    if config.init_alpha is not None and config.init_adapter is None:
+        faults.append("init_alpha is the alpha of the file init_adapter=FILE, which is not set")
+    if config.seed < 0:
+        faults.append(f"seed={config.seed}: must be 0 or more")
+    return faults
+
+
+def _tracker_faults(tracker: TrackerConfig) -> list[str]:
+    name, plain = tracker.name, TrackerConfig()
+    if name != TrackerName.none and not _installed(name):
+        return [f"tracker={name} needs a package: type pip install 'dylora[trackers]'"]
+    if name != TrackerName.wandb:
+        return [
+            f"tracker.{option} needs tracker=wandb, this is tracker={name}"
+            for option in ("project", "group", "mode", "artifacts")
+            if getattr(tracker, option) != getattr(plain, option)
+        ]
+    if tracker.mode == TrackerMode.online and not _logged_in():
+        return ["tracker.mode=online needs a login: type `wandb login` or set WANDB_API_KEY"]
+    return []
+
+
+def _installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
+
+
+def _logged_in() -> bool:
+    """Whether wandb finds a login; asks neither the user nor the network."""
+    import wandb
+
+    return wandb.login(prompt=False, verify=False)

@@ -1,0 +1,258 @@
+"""One run from configuration to record; the only module that sees the whole configuration."""
+
+import resource
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs, set_seed
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from dylora.adapter import AdapterConfig, adapt, adapter_state, freeze_all_but
+from dylora.errors import UserError
+from dylora.rank import Method
+from dylora.start import read_start, warm_start
+from dylora.suite.cli import score_table
+from dylora.suite.config import Adaptation, Config, Device, Kind, Precision
+from dylora.suite.records import (
+    SCHEMA,
+    Record,
+    provenance,
+    read_record,
+    run_folder,
+    signature,
+    without_neutral,
+    write_record,
+)
+from dylora.suite.signals import hand_on_signals
+from dylora.tasks import load
+from dylora.training import classification, generation
+from dylora.training.initial_adapter import find_adapter
+from dylora.training.loop import train
+from dylora.training.models import load_backbone
+from dylora.training.tracking import tracking
+from dylora.training.workers import from_all, is_main
+
+PROJECT = Path(__file__).parents[2]
+
+
+def run(config: Config, command: str = "") -> Record:
+    """Train and score what `config` says, or return the record if that is done already.
+
+    `command` is the line that gives this run again, for the record.
+
+    The record, the predictions and the adapter land in one folder (see dylora.suite.records). An
+    interrupted run goes on where it stopped. Raises UserError before anything is written if data,
+    model or options do not fit; a later failure is kept in the record and raised.
+    """
+    folder = run_folder(config)
+    record = read_record(folder)
+    if record is not None and record["status"] == "done" and not config.force:
+        print(f"done already: {folder / 'record.json'} (force=true runs it again)")
+        print(score_table(record))
+        return record
+    record = _run(config, folder, command)
+    if is_main():
+        print(score_table(record))
+        print(f"record: {folder / 'record.json'}")
+    return record
+
+
+def _run(config: Config, folder: Path, command: str) -> Record:
+    quiet_libraries()
+    clock = Clock()
+    accelerator = _accelerator(config)
+    half = generation if config.task.kind == Kind.generation else classification
+    with clock("prepare"):
+        start = _start_of(config)
+        with accelerator.main_process_first():  # it makes or downloads what the others then find
+            splits = load(config.task, config.paths)
+            set_seed(config.seed)
+            backbone, tokenizer = load_backbone(config.model, config.task, config.paths)
+        model = _trainable(backbone, config)
+        if start is not None:
+            warm_start(model, start, config.init_alpha, config.model.head)
+        objective = half.objective(config, splits, tokenizer, accelerator.device)
+    if config.force and folder.exists() and is_main():
+        shutil.rmtree(folder)
+    accelerator.wait_for_everyone()
+    record = _new_record(config, command, model, accelerator)
+    with (
+        hand_on_signals(),  # when record and tracker are done: it may end the process
+        tracking(config, record) as track,
+        _status_kept(folder, record),
+    ):
+        # The first step's dropout does not depend on what came before it; each process has its own.
+        set_seed(config.seed, device_specific=True)
+        settings = (config.train, config.method, config.seed, folder, accelerator)
+        progress = train(model, objective, *settings, track)
+        with clock("evaluate"):
+            where = (ranks_of(config), accelerator.device, folder / "outputs")
+            scores, signatures = half.evaluate(config, splits, tokenizer, model, *where)
+        record["scores"] = {str(rank or 0): values for rank, values in scores.items()}
+        record["metrics"] = signatures
+        record["best_epoch"] = progress.best_epoch
+        record["history"] = {"steps": progress.steps, "epochs": progress.epochs}
+        record["times"] = {**clock.seconds, "train": round(progress.seconds, 3)}
+        record["peak_memory_bytes"] = _peak_memory(accelerator.device)
+    if is_main():
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    return from_all(record)[0]
+
+
+class Clock:
+    """Seconds spent in named stages."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[stage] = round(time.perf_counter() - started, 3)
+
+
+def quiet_libraries() -> None:
+    """No warnings of a new head, which is meant, and no bars of loading next to our own."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _accelerator(config: Config) -> Accelerator:
+    precision, device = config.train.precision, config.device
+    if device == Device.cuda and not torch.cuda.is_available():
+        raise UserError("device=cuda: torch sees no CUDA device; use device=auto or device=cpu")
+    on_cpu = device == Device.cpu or not torch.accelerator.is_available()
+    if precision == Precision.fp16 and on_cpu:
+        raise UserError("train.precision=fp16 needs a GPU; on a CPU use bf16 or fp32")
+    # A sweep runs several configurations in one process; accelerate keeps the first one's state.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    mixed = "no" if precision == Precision.fp32 else precision.value
+    # Other processes wait while the main one makes data ready or computes metrics.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
+    return Accelerator(mixed_precision=mixed, cpu=on_cpu, kwargs_handlers=[patience])
+
+
+def _trainable(backbone: PreTrainedModel, config: Config) -> PreTrainedModel:
+    """The backbone with what the method trains, and only that, requiring gradients."""
+    method, model = config.method, config.model
+    if config.train.gradient_checkpointing:
+        # The reentrant kind would lose the gradients: a frozen backbone's inputs have none.
+        backbone.activation_checkpointing_enable({"use_reentrant": False})
+    if method.name == Adaptation.full:
+        return backbone
+    if method.name == Adaptation.head_only:
+        freeze_all_but(backbone, model.head)
+        return backbone
+    return adapt(
+        backbone,
+        target_modules=model.target_modules,
+        max_rank=method.max_rank,
+        alpha=method.alpha,
+        method=cast(Method, method.name.value),
+        dropout=method.dropout,
+        frozen=method.frozen,
+        head=model.head,
+    )
+
+
+def _start_of(config: Config) -> Path | None:
+    """The adapter to start from, checked as far as that goes before a backbone is downloaded."""
+    if config.init_adapter is None:
+        return None
+    path, method = find_adapter(config), config.method
+    own = None
+    if method.name.has_ranks:
+        own = AdapterConfig(config.model.target_modules, method.max_rank, method.alpha)
+    read_start(path, own, config.init_alpha)
+    return path
+
+
+def ranks_of(config: Config) -> list[int | None]:
+    """The ranks to score at the end; [None] for a method without adapters."""
+    method = config.method
+    if not method.name.has_ranks:
+        return [None]
+    return list(config.evaluate.ranks or range(1, method.max_rank + 1))
+
+
+def _new_record(config: Config, command: str, model: nn.Module, accelerator: Accelerator) -> Record:
+    device = accelerator.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {
+        "schema": SCHEMA,
+        "status": "running",
+        "signature": signature(config),
+        "task": config.task.name,
+        "model": config.model.name,
+        "method": config.method.name.value,
+        "seed": config.seed,
+        "scores": {},
+        "command": command,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": without_neutral(config),
+        "device": {
+            "name": name,
+            "threads": torch.get_num_threads(),
+            "processes": accelerator.num_processes,
+        },
+        "parameters": {
+            "total": sum(p.numel() for p in model.parameters()),
+            "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "low_rank": sum(t.numel() for n, t in adapter_state(model).items() if ".lora_" in n),
+        },
+        **provenance(PROJECT),
+    }
+
+
+@contextmanager
+def _status_kept(folder: Path, record: Record) -> Iterator[None]:
+    """Keep the record on disk in step with what happens: running, then done or why not."""
+    _reset_peak_memory()
+    _write_once(folder, record)
+    try:
+        yield
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # a launcher's handler exits
+        record["status"] = "interrupted" if stopped else "failed"
+        record["error"] = str(error) if isinstance(error, UserError) else traceback.format_exc()
+        _write_once(folder, record)
+        raise
+    record["status"] = "done"
+    _write_once(folder, record)
+
+
+def _write_once(folder: Path, record: Record) -> None:
+    if is_main():
+        write_record(folder, record)
+
+
+def _reset_peak_memory() -> None:
+    """Let the peak be this run's, not that of an earlier one in the same process (Linux, CUDA)."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory(device: torch.device) -> dict[str, int | None]:
+    """Peak of the process's resident memory and, on a GPU, of torch's allocations, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    status = Path("/proc/self/status")
+    if status.exists():
+        host = 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
+    on_gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    return {"host": host, "device": on_gpu}

@@ -1,0 +1,327 @@
+"""The one training loop, for every task and method."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import get_linear_schedule_with_warmup
+
+from dylora.adapter import hold_untrained_rows, load_adapter_state, read_adapter, save_adapter
+from dylora.errors import UserError
+from dylora.files import ADAPTER
+from dylora.rank import RankSampler, set_rank
+from dylora.suite.config import MethodConfig, RankScope, TrainConfig, default_ranks
+from dylora.suite.signals import Interrupted, stop_requests
+from dylora.training.batching import training_batches
+from dylora.training.checkpoint import load_checkpoint, save_checkpoint
+from dylora.training.workers import is_main, own_share
+
+CHECKPOINT_SECONDS = 300  # at most so much work is lost when a process is killed outright
+AGREE_STEPS = 10  # several processes ask each other so often whether to stop
+HISTORY_POINTS = 2000  # steps kept in the record; longer runs keep every k-th
+
+Example = dict[str, Any]
+Batch = dict[str, Tensor]
+Scores = dict[int | None, dict[str, float]]  # rank -> metric -> value
+Results = dict[int | None, dict[str, float | None]]  # the same; None: cannot be computed here
+
+
+@dataclass(frozen=True)
+class Objective:
+    """All that the loop knows of a task."""
+
+    examples: Sequence[Example]  # to train on, each with its "length" in tokens
+    collate: Callable[[Sequence[Example]], Batch]
+    loss: Callable[[nn.Module, Batch], Tensor]  # mean over the batch, a scalar
+    evaluate: Callable[[nn.Module, Sequence[int | None]], Scores]  # on the validation data
+    select_metric: str
+    lower_is_better: bool = False
+    count: Callable[[Example], int] = lambda example: 1  # its weight in `loss`: 1, or its tokens
+
+
+@dataclass
+class Progress:
+    """How far training is; with the tensors, all of the state of a run."""
+
+    step: int = 0  # optimizer steps done
+    best: float | None = None
+    best_epoch: int | None = None
+    seconds: float = 0.0  # of training, the scores after each epoch included
+    steps: list[dict[str, float]] = field(default_factory=list)
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+
+
+def train(
+    model: nn.Module,
+    objective: Objective,
+    config: TrainConfig,
+    method: MethodConfig,
+    seed: int,
+    folder: Path,
+    accelerator: Accelerator,
+    track: Callable[[Progress], None] = lambda progress: None,
+) -> Progress:
+    """Train `model` in place; the weights of the best epoch are in it at the end.
+
+    They are also in `folder`/adapter.safetensors. An unfinished run found in `folder`/checkpoint
+    goes on exactly where it stopped. `track` is called at the start and whenever the history in the
+    progress has grown. Several processes, which must share `folder`, divide each batch and take the
+    steps that one would. Raises UserError when the loss is no longer a number, and Interrupted,
+    with a checkpoint written, when the process is asked to stop.
+    """
+    plan = Plan.of(len(objective.examples), config)
+    model, optimizer = accelerator.prepare(model, _optimizer(model, config))
+    scheduler = get_linear_schedule_with_warmup(
+        optimizer.optimizer, _warmup_steps(config, plan.total_steps), plan.total_steps
+    )
+    parts = (accelerator.unwrap_model(model), optimizer, scheduler)
+    saved = load_checkpoint(folder / "checkpoint", *parts)
+    progress = Progress(**saved) if saved else Progress()
+    track(progress)
+    sampler = RankSampler(
+        method.max_rank, method.min_rank, method.rank_distribution, method.geometric_p, seed
+    )
+    step = _Step(model, objective, config, method, sampler, accelerator, optimizer, scheduler)
+
+    last_save = time.perf_counter()
+
+    def save() -> None:
+        nonlocal last_save
+        now = time.perf_counter()
+        progress.seconds, last_save = progress.seconds + now - last_save, now
+        save_checkpoint(folder / "checkpoint", *parts, asdict(progress))
+
+    with stop_requests() as stop, _bar(plan, progress) as bar:
+        while progress.step < plan.total_steps and not _out_of_patience(progress, config):
+            started = time.perf_counter()
+            for window in plan.remaining(objective, config, seed, progress):
+                loss, rank = step(window, progress.step)
+                if progress.step % plan.log_every == 0 or progress.step + 1 == plan.total_steps:
+                    mean = accelerator.reduce(loss, "mean")
+                    _log(progress, mean, rank, scheduler.get_last_lr()[0], bar)
+                    track(progress)
+                progress.step += 1
+                bar.update()
+                overdue = time.perf_counter() - last_save > CHECKPOINT_SECONDS
+                stopping, saving = _agreed(bool(stop), overdue, progress.step, accelerator)
+                if stopping or saving:
+                    save()
+                if stopping:
+                    raise Interrupted(f"stopped after step {progress.step}; run again to go on")
+            trained = time.perf_counter()
+            _finish_epoch(progress, parts[0], objective, config, method, folder)
+            track(progress)
+            progress.epochs[-1]["train_seconds"] = round(trained - started, 3)
+            progress.epochs[-1]["evaluate_seconds"] = round(time.perf_counter() - trained, 3)
+            save()
+            if _agreed(bool(stop), False, 0, accelerator)[0]:
+                raise Interrupted(f"stopped after epoch {len(progress.epochs)}; run again to go on")
+    accelerator.wait_for_everyone()  # the main process has written the adapter
+    if config.select != "last":
+        tensors, _ = read_adapter(folder / ADAPTER)
+        load_adapter_state(parts[0], tensors, str(folder / ADAPTER))
+    return progress
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many optimizer steps there are and which batches each takes."""
+
+    steps_per_epoch: int
+    total_steps: int
+    log_every: int
+
+    @classmethod
+    def of(cls, examples: int, config: TrainConfig) -> "Plan":
+        per_epoch = math.ceil(math.ceil(examples / config.batch_size) / config.accumulation)
+        total = per_epoch * config.epochs
+        if config.max_steps is not None:
+            total = min(total, config.max_steps)
+        return cls(per_epoch, total, math.ceil(total / HISTORY_POINTS))
+
+    def remaining(
+        self, objective: Objective, config: TrainConfig, seed: int, progress: Progress
+    ) -> list[list[list[int]]]:
+        """What is left of the current epoch: per optimizer step its micro-batches of indices."""
+        epoch = len(progress.epochs)
+        lengths = [example["length"] for example in objective.examples]
+        batches = training_batches(lengths, config.batch_size, seed, epoch)
+        k = config.accumulation
+        windows = [batches[i : i + k] for i in range(0, len(batches), k)]
+        begin = epoch * self.steps_per_epoch
+        return windows[progress.step - begin : self.total_steps - begin]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One optimizer step over the micro-batches of an accumulation window.
+
+    Each process takes its share of each micro-batch. Losses are weighted by what they are means of,
+    so that neither accumulation nor the number of processes changes the step.
+    """
+
+    model: nn.Module
+    objective: Objective
+    config: TrainConfig
+    method: MethodConfig
+    sampler: RankSampler
+    accelerator: Accelerator
+    optimizer: Any
+    scheduler: Any
+
+    def __call__(self, window: list[list[int]], step: int) -> tuple[Tensor, float]:
+        """Take the step; the window's mean loss, still on the device, and its (mean) rank.
+
+        With several processes the loss is to be averaged over them.
+        """
+        self.model.train()
+        everything = sum(self._count(indices) for indices in window)
+        total, ranks = torch.zeros((), device=self.accelerator.device), []
+        for number, indices in enumerate(window):
+            ranks.append(self._draw_rank(step, number, len(indices)))
+            last = number == len(window) - 1
+            own = list(own_share(indices))
+            # Gradients are averaged over the processes, hence the factor.
+            weight = self.accelerator.num_processes * self._count(own) / everything
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                # A process without a share takes part with weight 0: the others wait for it.
+                chosen = [self.objective.examples[i] for i in own or indices[:1]]
+                batch = self.objective.collate(chosen)
+                batch = {k: v.to(self.accelerator.device) for k, v in batch.items()}
+                loss = self.objective.loss(self.model, batch) * weight
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        self._update()
+        return total, sum(ranks) / len(ranks)
+
+    def _count(self, indices: Sequence[int]) -> int:
+        return sum(self.objective.count(self.objective.examples[i]) for i in indices)
+
+    def _draw_rank(self, step: int, number: int, size: int) -> float:
+        """Put this micro-batch's rank in force and return it (the mean if it is one per example).
+
+        One rank for the whole window (paper, section 3), or stratified ranks for each micro-batch.
+        All processes draw the same.
+        """
+        if not self.method.name.samples_ranks:
+            return float(self.method.max_rank if self.method.name.has_ranks else 0)
+        if self.method.rank_scope == RankScope.sample:
+            turn = step * self.config.accumulation + number
+            ranks = self.sampler.per_sample(turn, size)
+            set_rank(self.model, ranks[list(own_share(range(size))) or [0]])
+            return ranks.float().mean().item()
+        rank = self.sampler(step)
+        set_rank(self.model, rank)
+        return float(rank)
+
+    def _update(self) -> None:
+        if self.config.max_grad_norm > 0:
+            trained = [p for p in self.model.parameters() if p.requires_grad]
+            self.accelerator.clip_grad_norm_(trained, self.config.max_grad_norm)
+        hold = hold_untrained_rows(self.model) if self.method.strict_freeze else nullcontext()
+        with hold:
+            self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+
+
+def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW over what is trained; no weight decay on biases and norms, as in the papers' code."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def _warmup_steps(config: TrainConfig, total_steps: int) -> int:
+    if config.warmup_steps is not None:
+        return config.warmup_steps
+    return math.ceil(config.warmup_ratio * total_steps)
+
+
+def _bar(plan: Plan, progress: Progress) -> tqdm:
+    # disable=None: no bar when the output is not a terminal
+    hidden = None if is_main() else True
+    return tqdm(total=plan.total_steps, initial=progress.step, desc="train", disable=hidden)
+
+
+def _agreed(stop: bool, overdue: bool, step: int, accelerator: Accelerator) -> tuple[bool, bool]:
+    """Whether any process was asked to stop or thinks a checkpoint overdue.
+
+    All must do the same at the same step, or they would wait for each other for ever. Asking the
+    others takes time, so several processes do it every AGREE_STEPS steps only.
+    """
+    if accelerator.num_processes > 1:
+        if step % AGREE_STEPS:
+            return False, False
+        asked = torch.tensor([stop, overdue], dtype=torch.float32, device=accelerator.device)
+        stop, overdue = (accelerator.reduce(asked, "sum") > 0).tolist()
+    return stop, overdue
+
+
+def _log(progress: Progress, loss: Tensor, rank: float, lr: float, bar: tqdm) -> None:
+    value = loss.item()
+    if not math.isfinite(value):
+        raise UserError(
+            f"the loss is {value} at step {progress.step}; try a lower train.learning_rate"
+        )
+    progress.steps.append({"step": progress.step, "loss": round(value, 5), "rank": rank, "lr": lr})
+    bar.set_postfix(loss=f"{value:.3f}", rank=f"{rank:g}", refresh=False)
+
+
+def ranks_after_epoch(config: TrainConfig, method: MethodConfig) -> list[int | None]:
+    """The ranks scored after each epoch; [None] for a method without adapters."""
+    if not method.name.has_ranks:
+        return [None]
+    if config.eval_ranks is not None:
+        return list(config.eval_ranks)
+    top_only = config.select in ("max", "last")
+    return [method.max_rank] if top_only else list(default_ranks(method.max_rank))
+
+
+def _finish_epoch(
+    progress: Progress,
+    model: nn.Module,
+    objective: Objective,
+    config: TrainConfig,
+    method: MethodConfig,
+    folder: Path,
+) -> None:
+    """Score the epoch and keep its weights if they are the ones to select."""
+    scores = objective.evaluate(model, ranks_after_epoch(config, method))
+    selected = _selected(scores, objective.select_metric, config, method)
+    better = progress.best is None or (
+        selected < progress.best if objective.lower_is_better else selected > progress.best
+    )
+    epoch = len(progress.epochs) + 1
+    if better or config.select == "last":
+        progress.best, progress.best_epoch = selected, epoch
+        if is_main():
+            save_adapter(model, folder / ADAPTER)
+    named = {str(rank or 0): values for rank, values in scores.items()}
+    entry = {"epoch": epoch, "step": progress.step, "scores": named, "selected": selected}
+    progress.epochs.append(entry)
+
+
+def _selected(scores: Scores, metric: str, config: TrainConfig, method: MethodConfig) -> float:
+    """The number that decides which epoch is best: the mean over the ranks, or one rank's."""
+    values = {rank: by_metric[metric] for rank, by_metric in scores.items()}
+    if config.select in ("mean", "last") or None in values:
+        return sum(values.values()) / len(values)
+    return values[method.max_rank if config.select == "max" else int(config.select)]
+
+
+def _out_of_patience(progress: Progress, config: TrainConfig) -> bool:
+    if config.patience is None or progress.best_epoch is None:
+        return False
+    return len(progress.epochs) - progress.best_epoch >= config.patience

@@ -1,0 +1,92 @@
+"""Backbones and tokenizers: from a local folder, an installed package, or the hub."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from dylora.errors import UserError
+from dylora.suite.config import Dtype, Kind, ModelConfig, PathsConfig, TaskConfig
+from dylora.suite.hub import why_unreachable
+
+
+def locate(model: ModelConfig, paths: PathsConfig) -> str:
+    """Where the weights are: a folder if there is one on this machine, else the hub id.
+
+    In this order: pretrained here on toy text, `name_or_path` as a folder, below `paths.models` by
+    the id's last part, in the package `model.package` if it is installed, the hub.
+    """
+    if model.toy:
+        from dylora.pretraining.pretrain import (
+            toy_model,  # only toy models need the pre-training code
+        )
+
+        return str(toy_model(model.name, Path(paths.cache)))
+    local = Path(paths.models) / Path(model.name_or_path).name
+    for folder in (Path(model.name_or_path), local):
+        if (folder / "config.json").is_file():
+            return str(folder)
+    if model.package is not None and (spec := find_spec(model.package)) is not None:
+        assert spec.origin is not None
+        return str(Path(spec.origin).parent / "model")
+    return model.name_or_path
+
+
+def load_backbone(
+    model: ModelConfig, task: TaskConfig, paths: PathsConfig
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model, stored as `model.dtype` says, with the head that the task needs; its tokenizer.
+
+    Seed torch before: a new head is drawn from its generator. Raises UserError, saying which option
+    to set, when the model is nowhere to be had.
+    """
+    source = locate(model, paths)
+    reason = None if Path(source).is_dir() else why_unreachable(source, "model")
+    options = {"revision": model.revision, "local_files_only": reason is not None}
+    loader: type[AutoModelForCausalLM | AutoModelForSequenceClassification] = AutoModelForCausalLM
+    head = {}
+    if task.kind != Kind.generation:
+        loader = AutoModelForSequenceClassification
+        head["num_labels"] = len(task.labels) if task.kind == Kind.classification else 1
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        backbone = loader.from_pretrained(source, **_storage(model), **options, **head)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"model {model.name_or_path} could not be loaded from {source} "
+            f"({reason or str(error).partition(chr(10))[0]})\n"
+            f"Put its files in {Path(paths.models) / Path(model.name_or_path).name}, or set "
+            "paths.models= or model.name_or_path= to a folder that has them. "
+            "`python run.py` without arguments needs neither files nor network."
+        ) from error
+    for module in backbone.modules():
+        # On some CPUs bitsandbytes packs 4-bit weights at the first evaluation, for speed, in a way
+        # that no gradient passes any more; training would end there.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    positions = getattr(backbone.config, "max_position_embeddings", tokenizer.model_max_length)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+    return backbone, tokenizer
+
+
+def _storage(model: ModelConfig) -> dict[str, Any]:
+    """How `from_pretrained` is to store the weights; heads are never quantized."""
+    if model.dtype in (Dtype.fp32, Dtype.bf16):
+        return {"dtype": torch.bfloat16 if model.dtype == Dtype.bf16 else torch.float32}
+    quantized = BitsAndBytesConfig(
+        load_in_8bit=model.dtype == Dtype.int8,
+        load_in_4bit=model.dtype == Dtype.nf4,
+        llm_int8_skip_modules=[*model.head, "lm_head"],
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+    )
+    return {"dtype": torch.float32, "quantization_config": quantized}
