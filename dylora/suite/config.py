@@ -190,6 +190,7 @@ class TrainConfig:
     warmup_steps: int | None = None  # wins over warmup_ratio
     max_grad_norm: float = 1.0  # 0 turns clipping off
     label_smoothing: float = 0.0
+    bias_from_labels: bool = False  # a regression's head starts at the mean label, not at 0
     precision: Precision = Precision.fp32  # of the computation
     gradient_checkpointing: bool = False  # less memory: activations are computed twice, not kept
     eval_batch_size: int = 64

@@ -148,6 +148,8 @@ def _pairing_faults(config: Config) -> list[str]:
         )
     if method.name == Adaptation.head_only and not model.head:
         faults.append(f"method=head_only: model={model.name} has no head; set model.head=[...]")
+    if task.kind != Kind.regression and config.train.bias_from_labels:
+        faults.append("train.bias_from_labels is for a regression; this task has classes or texts")
     if task.kind == Kind.regression and config.train.label_smoothing:
         faults.append("train.label_smoothing: a regression task has no labels to smooth")
     if model.dtype != Dtype.fp32 and method.name == Adaptation.full:

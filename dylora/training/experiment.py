@@ -40,7 +40,7 @@ from dylora.tasks import load
 from dylora.training import classification, generation
 from dylora.training.initial_adapter import find_adapter
 from dylora.training.loop import train
-from dylora.training.models import load_backbone
+from dylora.training.models import load_backbone, start_bias
 from dylora.training.tracking import tracking
 from dylora.training.workers import from_all, is_main
 
@@ -80,6 +80,8 @@ def _run(config: Config, folder: Path, command: str) -> Record:
             splits = load(config.task, config.paths)
             set_seed(config.seed)
             backbone, tokenizer = load_backbone(config.model, config.task, config.paths)
+        if config.train.bias_from_labels:
+            start_bias(backbone, config.model.head, splits["train"]["label"])
         model = _trainable(backbone, config)
         if start is not None:
             warm_start(model, start, config.init_alpha, config.model.head)
