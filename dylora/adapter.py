@@ -14,12 +14,12 @@ from transformers.pytorch_utils import Conv1D
 
 from dylora.errors import UserError
 from dylora.files import ADAPTER, whole_file
+from dylora.heads import HEADS, freeze_all_but, head_module
 from dylora.importers import read_loralib, read_peft, read_tensors
 from dylora.layers import FUSED_PARTS, LoRAFused, LoRALinear, LowRank
 from dylora.rank import Method, RankState, at_rank, set_rank
 
 FORMAT = "dylora-adapter-1"
-HEADS = ("classifier", "score")  # names that transformers gives to classification heads
 TASK_TYPES = {  # PEFT's names, by the ending of transformers' class names
     "ForSequenceClassification": "SEQ_CLS",
     "ForCausalLM": "CAUSAL_LM",
@@ -58,17 +58,16 @@ def adapt(
 
     `target_modules` are names of linear layers as they end in `model.named_modules()`, such as
     "query" or "attention.self.query"; "c_attn:q,v" adapts the q and v parts of a fused layer of
-    three. Modules named in `head`, where the model has them, are trained in full. Build the model
+    three. Modules whose names end in one of `head`, where the model has them, are trained in full,
+    and so is what `from_pretrained` has newly initialized outside the backbone. Build the model
     after seeding: A is drawn from torch's global generator. Raises UserError if a name matches no
-    linear layer.
+    linear layer, or if a part of the backbone is newly initialized.
     """
     if hasattr(model, "adapter_config"):
         raise UserError("this model has an adapter already; adapt a freshly loaded one")
-    config = AdapterConfig(
-        list(target_modules), max_rank, alpha, method, dropout, frozen, list(head)
-    )
-    heads = freeze_all_but(model, head)
     state = RankState(method, max_rank, alpha)
+    heads = freeze_all_but(model, head)
+    config = AdapterConfig(list(target_modules), max_rank, alpha, method, dropout, frozen, heads)
     for target in config.target_modules:
         suffix, _, parts = target.partition(":")
         found = [n for n in _linear_names(model, heads) if n == suffix or n.endswith("." + suffix)]
@@ -80,21 +79,11 @@ def adapt(
     return model
 
 
-def freeze_all_but(model: nn.Module, head: Sequence[str]) -> list[str]:
-    """Only the modules named in `head` stay trainable, in float32; returns their full names."""
-    model.requires_grad_(False)
-    found = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in head]
-    for name in found:
-        model.get_submodule(name).float().requires_grad_(True)
-    return found
-
-
 def _linear_names(model: nn.Module, heads: Sequence[str]) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D)
-        and not any(name == head or name.startswith(head + ".") for head in heads)
+        if isinstance(module, nn.Linear | Conv1D) and head_module(heads, name) is None
     ]
 
 

@@ -28,6 +28,7 @@ from dylora.adapter import (
     read_adapter,
 )
 from dylora.errors import UserError
+from dylora.heads import head_module
 from dylora.importers import PEFT_PREFIX
 from dylora.layers import FUSED_PARTS
 from dylora.rank import component_weights
@@ -155,7 +156,7 @@ def _peft_config(
     alphas = {name: lora.alpha for name, lora in layers.items()}
     r, alpha = max(ranks.values()), alphas[max(ranks, key=lambda name: ranks[name])]
     head_modules = {name.rpartition(".")[0] for name in head}
-    trained_whole = sorted({n for n in config.head if any(n in m.split(".") for m in head_modules)})
+    trained_whole = sorted({head_module(config.head, name) or name for name in head_modules})
     return {
         "peft_type": "LORA",
         "task_type": facts.get("task_type"),

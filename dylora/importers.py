@@ -25,6 +25,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from dylora.errors import UserError
+from dylora.heads import head_module
 
 PEFT_PREFIX = "base_model.model."
 # Options of PEFT's LoraConfig that make the delta something else than (alpha/r) B A.
@@ -168,9 +169,9 @@ def read_peft(folder: Path, alpha: float | None) -> Adapter:
     pairs, others = _pairs(ours, str(weights))
     if not pairs:
         raise UserError(f"{weights} has no LoRA matrices")
-    whole = [name.rpartition(".")[2] for name in config.get("modules_to_save") or []]
+    whole = list(config.get("modules_to_save") or [])
     for name in others:
-        if set(whole).isdisjoint(name.split(".")):
+        if head_module(whole, name) is None:
             raise UserError(
                 f"{weights} holds {name}, which is neither lora_A or lora_B of a linear layer nor "
                 "in modules_to_save: this is no plain LoRA, and no other can be read"

@@ -6,25 +6,28 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from dylora.adapter import HEADS, AdapterConfig, adapter_state, load_adapter_state, read_adapter
+from dylora.adapter import AdapterConfig, adapter_state, load_adapter_state, read_adapter
 from dylora.errors import UserError
+from dylora.heads import HEADS, head_module, new_modules
 
 
 def warm_start(
     model: nn.Module, path: str | Path, alpha: float | None = None, head: Sequence[str] = HEADS
 ) -> None:
-    """Copy trained tensors into `model`, in place; its modules named in `head` stay as they are.
+    """Copy trained tensors into `model`, in place; its head stays as it is.
 
-    `path` and `alpha` are those of `load_adapter`. The deltas at max_rank become the source's: the
-    ratio of its scaling to the model's is multiplied into B. At a lower rank a DyLoRA model scales
-    by alpha/b, so it has the source's deltas there if that is a DyLoRA adapter as well. A model
-    without low-rank adapters starts from a file of such a model. Raises UserError naming the file,
-    and the module, that does not fit.
+    `path` and `alpha` are those of `load_adapter`, `head` is that of `adapt`. The deltas at
+    max_rank become the source's: the ratio of its scaling to the model's is multiplied into B. At a
+    lower rank a DyLoRA model scales by alpha/b, so it has the source's deltas there if that is a
+    DyLoRA adapter as well. A model without low-rank adapters starts from a file of such a model.
+    Raises UserError naming the file, and the module, that does not fit.
     """
     own = getattr(model, "adapter_config", None)
-    tensors = {n: t for n, t in read_start(path, own, alpha).items() if not _is_in(head, n)}
-    kept = {n: t for n, t in adapter_state(model).items() if _is_in(head, n)}
-    load_adapter_state(model, tensors | kept, str(path))
+    names = [*head, *new_modules(model)]
+    read, kept = read_start(path, own, alpha), adapter_state(model)
+    tensors = {name: tensor for name, tensor in read.items() if not head_module(names, name)}
+    tensors |= {name: tensor for name, tensor in kept.items() if head_module(names, name)}
+    load_adapter_state(model, tensors, str(path))
 
 
 def read_start(
@@ -82,7 +85,3 @@ def _other_targets(path: str | Path, fault: str, facts: dict[str, str]) -> str:
         f"{path}{backbone} {fault}. If it is for this backbone, set target_modules to "
         f"its own: model.target_modules=[{wanted}]"
     )
-
-
-def _is_in(head: Sequence[str], name: str) -> bool:
-    return not set(head).isdisjoint(name.split("."))

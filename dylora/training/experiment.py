@@ -19,8 +19,9 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from dylora.adapter import AdapterConfig, adapt, adapter_state, freeze_all_but
+from dylora.adapter import AdapterConfig, adapt, adapter_state
 from dylora.errors import UserError
+from dylora.heads import freeze_all_but
 from dylora.rank import Method
 from dylora.start import read_start, warm_start
 from dylora.suite.cli import score_table

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from dylora.errors import UserError
+from dylora.heads import HEADS, head_module
 from dylora.suite.config import Dtype, Kind, ModelConfig, PathsConfig, TaskConfig
 from dylora.suite.hub import why_unreachable
 
@@ -54,7 +55,11 @@ def load_backbone(
     """
     source = locate(model, paths)
     reason = None if Path(source).is_dir() else why_unreachable(source, "model")
-    options = {"revision": model.revision, "local_files_only": reason is not None}
+    options = {
+        "revision": model.revision,
+        "local_files_only": reason is not None,
+        "trust_remote_code": False,  # without it transformers asks on a terminal
+    }
     loader: type[AutoModelForCausalLM | AutoModelForSequenceClassification] = AutoModelForCausalLM
     head = {}
     if task.kind != Kind.generation:
@@ -88,7 +93,7 @@ def _storage(model: ModelConfig) -> dict[str, Any]:
     quantized = BitsAndBytesConfig(
         load_in_8bit=model.dtype == Dtype.int8,
         load_in_4bit=model.dtype == Dtype.nf4,
-        llm_int8_skip_modules=[*model.head, "lm_head"],
+        llm_int8_skip_modules=[*model.head, *HEADS, "lm_head"],
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
     )
@@ -106,9 +111,7 @@ def start_bias(model: nn.Module, head: Sequence[str], labels: Sequence[float]) -
     outputs = [
         module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and module.out_features == 1
-        and {*name.split(".")} & {*head}
+        if isinstance(module, nn.Linear) and module.out_features == 1 and head_module(head, name)
     ]
     if len(outputs) != 1 or outputs[0].bias is None:
         raise UserError(f"train.bias_from_labels: the head ({', '.join(head)}) has no one output")
