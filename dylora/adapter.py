@@ -133,6 +133,15 @@ def adapter_layers(model: nn.Module) -> dict[str, LoRALinear | LoRAFused]:
     return {n: m for n, m in model.named_modules() if isinstance(m, LoRALinear | LoRAFused)}
 
 
+def low_rank_parts(model: nn.Module) -> dict[str, LowRank]:
+    """The low-rank modules by the name of their layer, that of a fused one as `<layer>.<part>`."""
+    return {
+        name.removesuffix(".low_rank").replace(".parts.", "."): module
+        for name, module in model.named_modules()
+        if isinstance(module, LowRank)
+    }
+
+
 @contextmanager
 def merged(model: ModelT, rank: int) -> Iterator[ModelT]:
     """Inside the block the deltas of `rank` are added into the weights: no adapter path runs.

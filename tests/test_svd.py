@@ -16,7 +16,8 @@ from tiny import gpt2, inputs, randomize, roberta
 from torch import nn
 
 import dylora
-from dylora.adapter import adapter_layers
+from dylora.adapter import adapter_layers, low_rank_parts
+from dylora.svd import DAMPING, kept_adapter, recorded_moments, sort_components
 
 ROOT = Path(__file__).parents[1]
 MODELS: dict[str, tuple[Callable[[], Any], list[str]]] = {
@@ -162,3 +163,56 @@ def test_the_documented_spectrum_is_that_of_the_released_file(
         assert [float(cell) for cell in cells.split("|")] == [round(100 * k, 1) for k in kept]
         assert int(rank) == number + 1
     assert len(rows) == 8
+
+
+def batch_loss(model: nn.Module) -> torch.Tensor:
+    """The loss of a batch of made-up texts and labels."""
+    return model(inputs(), labels=torch.tensor([0, 1, 0, 1])).loss
+
+
+def numpy_root(matrix: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.sqrt(values.clip(0) + DAMPING * values.mean())) @ vectors.T
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_weighted_components_are_numpys_svd_between_the_roots_of_the_moments(
+    gradients: bool,
+) -> None:
+    model = adapted("roberta")
+    seen: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    for name, part in low_rank_parts(model).items():
+
+        def hook(module: nn.Module, x: Any, out: torch.Tensor, name: str = name) -> None:
+            out.register_hook(lambda g: seen.setdefault(name, []).append((x[0].detach(), g)))
+
+        part.register_forward_hook(hook)
+    with recorded_moments(model) as moments:
+        for _ in range(2):
+            batch_loss(model).backward()
+    full = deltas(model, 4)
+    sort_components(model, moments, gradients)
+    for name, matrix in full.items():
+        x, g = (torch.cat([p[i].flatten(0, 1) for p in seen[name]]).double() for i in (0, 1))
+        right = numpy_root((x.T @ x).numpy())
+        left = numpy_root((g.T @ g).numpy()) if gradients else np.eye(len(matrix))
+        U, values, Vh = np.linalg.svd(left @ matrix.astype(np.float64) @ right)
+        for rank in range(1, 4):
+            cut = deltas(model, rank)[name].astype(np.float64)
+            best = (U[:, :rank] * values[:rank]) @ Vh[:rank]
+            np.testing.assert_allclose(left @ cut @ right, best, rtol=1e-3, atol=2e-4 * values[0])
+        np.testing.assert_allclose(deltas(model, 4)[name], matrix, rtol=1e-4, atol=1e-5)
+
+
+def test_sorting_inside_kept_adapter_leaves_every_bit() -> None:
+    model = adapted("gpt2-fused")
+    before = {name: tensor.clone() for name, tensor in dylora.adapter_state(model).items()}
+    with kept_adapter(model):
+        sort_components(model)
+        assert any(not torch.equal(before[n], t) for n, t in dylora.adapter_state(model).items())
+    assert all(torch.equal(before[n], t) for n, t in dylora.adapter_state(model).items())
+
+
+def test_a_layer_without_moments_is_named() -> None:
+    with pytest.raises(dylora.UserError, match=r"no moments of roberta\.encoder"):
+        sort_components(adapted("roberta"), {})
