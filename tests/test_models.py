@@ -1,11 +1,26 @@
 """What a backbone is before the first step."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from small_run import config, make_home
 from tiny import roberta
 
 from dylora.errors import UserError
-from dylora.training.models import start_bias
+from dylora.training.models import load_backbone, start_bias
+
+
+@pytest.mark.parametrize("dropout", [None, 0.0, 0.3])
+def test_the_backbones_dropout_is_the_chosen_one_or_its_own(
+    dropout: float | None, tmp_path: Path
+) -> None:
+    option = [] if dropout is None else [f"model.dropout={dropout}"]
+    chosen = config(make_home(tmp_path), tmp_path, *option)
+    model, _ = load_backbone(chosen.model, chosen.task, chosen.paths)
+    found = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+    own = {0.0, 0.1} if dropout is None else {dropout}
+    assert found <= own and found
 
 
 def test_a_regressions_bias_starts_at_the_mean_label() -> None:

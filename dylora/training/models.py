@@ -77,6 +77,8 @@ def load_backbone(
             "`python run.py` without arguments needs neither files nor network."
         ) from error
     for module in backbone.modules():
+        if model.dropout is not None and isinstance(module, nn.Dropout):
+            module.p = model.dropout  # attention reads it from its module too
         # On some CPUs bitsandbytes packs 4-bit weights at the first evaluation, for speed, in a way
         # that no gradient passes any more; training would end there.
         if hasattr(module, "support_avx512bf16_for_cpu"):
