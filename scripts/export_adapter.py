@@ -22,6 +22,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
 import dylora
 from dylora.errors import UserError
 from dylora.files import ADAPTER
+from dylora.metrics import metric_named
 from dylora.results.card import TASK_TYPES, model_card
 from dylora.results.deploy import Backbone, backbone_of, is_repository, named_run, wanted_ranks
 from dylora.results.runs import Run
@@ -72,7 +73,9 @@ def main() -> None:
         card = model_card(run, rank, backbone, address, chosen.merged, chosen.license)
         (folder / "README.md").write_text(card, encoding="utf-8")
         known = {k: v for k, v in run.scores.get(rank, {}).items() if v is not None}
-        scores = ", ".join(f"{name} {run.unit * value:.2f}" for name, value in known.items())
+        scores = ", ".join(
+            f"{name} {metric_named(name).printed(value):.2f}" for name, value in known.items()
+        )
         print(f"{folder}: {scores or 'not scored at this rank'}")
     if chosen.push:
         _push(folders[ranks[0]], chosen)

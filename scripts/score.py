@@ -34,6 +34,7 @@ from omegaconf import ListConfig, OmegaConf
 from yaml import YAMLError
 
 from dylora.errors import UserError
+from dylora.metrics import METRICS
 from dylora.metrics.nlg import Score, score
 
 KEYS = ("task", "predictions", "references", "protocol", "metrics", "format")
@@ -161,9 +162,8 @@ def _grouped_csv(path: Path) -> list[list[str]]:
 def table(options: Options, scores: dict[str, Score], outputs: int) -> str:
     lines = [f"{options.task}: {outputs} outputs of {options.predictions}"]
     for name, result in scores.items():
-        value = "-" if result.value is None else f"{result.value:.2f}"
-        if result.value is not None and name in ("NIST", "CIDEr"):
-            value = f"{result.value:.4f}"
+        digits = 2 * METRICS[name].unit.digits  # one text's score, not a mean over seeds
+        value = "-" if result.value is None else f"{result.value:.{digits}f}"
         lines.append(f"{name:<8}{value:>9}  {result.signature}")
     return "\n".join(lines)
 

@@ -8,6 +8,7 @@ import pytest
 from runs import config, write
 from scipy import stats
 
+from dylora.metrics import metric_named
 from dylora.results.curves import EACH_RANK, band, panels, seeds
 from dylora.results.runs import Run, load_records
 from dylora.results.stats import summarize
@@ -42,13 +43,13 @@ def test_seeds_are_repetitions_and_fractions_become_percent(tmp_path: Path) -> N
     (series,) = panel.series
     summary = series.summary("accuracy")[2]
     assert (summary.n, summary.mean) == (3, pytest.approx(100 * (0.9 + 0.008 + 0.01)))
-    assert panel.label("accuracy") == "accuracy (%)"
+    assert metric_named("accuracy").axis == "accuracy (%)"
 
 
 def test_generation_metrics_keep_their_unit(tmp_path: Path) -> None:
     (panel,) = panels(load(tmp_path, [config("e2e", "dylora")]))
     assert panel.series[0].summary("BLEU")[1].mean == pytest.approx(70 * 0.909)
-    assert panel.label("ROUGE_L") == "ROUGE L"
+    assert metric_named("ROUGE_L").axis == "ROUGE L"
 
 
 def test_runs_of_other_settings_are_other_series_named_by_what_differs(tmp_path: Path) -> None:

@@ -1,0 +1,125 @@
+"""Metrics: what each is, in one table that is cheap to import; how they are computed, beside it.
+
+`glue` computes the metrics of labels, `nlg` those of texts, which depend on a protocol.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dylora.errors import UserError
+from dylora.metrics.sums import F1, HITS, MATTHEWS, PEARSON, Sums
+
+Compute = Callable[[np.ndarray, np.ndarray], float]  # predictions, labels, both (examples,)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How values are printed: times `scale`, with so many `digits` where they are means."""
+
+    scale: float = 1.0
+    digits: int = 1
+    points: bool = True  # whether 1, as printed, is a point of a hundred
+    sign: str = ""  # after the label of an axis
+
+
+FRACTION = Unit(scale=100.0, sign=" (%)")  # 0.9 is printed as 90.0
+PERCENT = Unit()  # already times 100, as BLEU
+RAW = Unit(digits=2, points=False)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    `kinds` are the kinds of task (`task.kind`) that may name it in `task.metrics`. `compute` is of
+    class ids or scores; texts are scored by a protocol of `dylora.metrics.nlg`. `sums` makes paired
+    tests over the examples possible.
+    """
+
+    name: str  # in options and records
+    label: str  # in figures and reports
+    kinds: tuple[str, ...]
+    hub: str  # the Hugging Face hub's id
+    unit: Unit
+    compute: Compute | None = None
+    sums: Sums | None = None
+    lower_is_better: bool = False
+    two_classes: bool = False  # undefined for more
+
+    def printed(self, value: float) -> float:
+        """A value as tables, figures and cards print it."""
+        return self.unit.scale * value
+
+    @property
+    def axis(self) -> str:
+        """The label of an axis, such as `accuracy (%)`."""
+        return self.label + self.unit.sign
+
+
+def _glue(name: str) -> Compute:
+    """A metric of `dylora.metrics.glue`, whose packages take seconds to import."""
+
+    def compute(predictions: np.ndarray, labels: np.ndarray) -> float:
+        from dylora.metrics import glue
+
+        return glue.compute(name, predictions, labels)
+
+    return compute
+
+
+_CLASSES, _SCORES, _TEXTS = ("classification",), ("regression",), ("generation",)
+_MCC = "matthews_correlation"
+_ALL = (
+    Metric("accuracy", "accuracy", _CLASSES, "accuracy", FRACTION, _glue("accuracy"), HITS),
+    Metric("f1", "f1", _CLASSES, "f1", FRACTION, _glue("f1"), F1, two_classes=True),
+    Metric(_MCC, "matthews correlation", _CLASSES, _MCC, FRACTION, _glue(_MCC), MATTHEWS),
+    Metric("pearson", "pearson", _SCORES, "pearsonr", FRACTION, _glue("pearson"), PEARSON),
+    Metric("spearman", "spearman", _SCORES, "spearmanr", FRACTION, _glue("spearman")),
+    Metric("BLEU", "BLEU", _TEXTS, "bleu", PERCENT),
+    Metric("NIST", "NIST", _TEXTS, "nist_mt", RAW),
+    Metric("METEOR", "METEOR", _TEXTS, "meteor", PERCENT),
+    Metric("ROUGE_L", "ROUGE L", _TEXTS, "rouge", PERCENT),
+    Metric("CIDEr", "CIDEr", _TEXTS, "cider", RAW),
+    Metric("TER", "TER", _TEXTS, "ter", PERCENT, lower_is_better=True),
+    # Selects the epoch of a generation task; no task.metrics may ask for it.
+    Metric("perplexity", "perplexity", (), "perplexity", RAW, lower_is_better=True),
+)
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
+
+
+def metric_named(name: str) -> Metric:
+    """The metric that a record names, also one of a part of the data, such as `TER_seen`.
+
+    A part has a label of its own and no paired test, as predictions are kept by split. A name that
+    is not in METRICS, of a record made elsewhere, is printed raw.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    whole = max((own for own in METRICS if name.startswith(f"{own}_")), key=len, default=None)
+    if whole is None:
+        return Metric(name, name.replace("_", " "), (), name, RAW)
+    part = name.removeprefix(whole).replace("_", " ")
+    return replace(METRICS[whole], label=METRICS[whole].label + part, sums=None)
+
+
+def metrics_for(kind: str) -> list[str]:
+    """The names that `task.metrics` may have for a kind of task, in the order of the tables."""
+    return [name for name, metric in METRICS.items() if kind in metric.kinds]
+
+
+def score(names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Metrics of predicted class ids or scores against the true ones, both (examples,), by name.
+
+    As each metric counts: accuracy and f1 in [0, 1], correlations in [-1, 1]. Raises UserError for
+    a name that is no metric of labels.
+    """
+    values = {}
+    for name in names:
+        metric = METRICS.get(name)
+        if metric is None or metric.compute is None:
+            known = ", ".join(own for own, each in METRICS.items() if each.compute)
+            raise UserError(f"unknown metric {name!r}; task.metrics takes {known}")
+        values[name] = metric.compute(predictions, labels)
+    return values

@@ -1,7 +1,7 @@
 """GLUE's official metrics as `evaluate.Metric` classes that need no network and no cache.
 
 `evaluate.load(name)` downloads code; these are built directly. All values are fractions (an
-accuracy of 0.9, not 90); tables multiply by 100.
+accuracy of 0.9, not 90); `dylora.metrics.METRICS` says how they are printed.
 """
 
 import warnings
@@ -15,7 +15,6 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from dylora.errors import UserError
-from dylora.suite.config import TaskConfig
 
 
 class InMemoryMetric(evaluate.Metric):
@@ -93,7 +92,7 @@ def _correlation(
         return float(statistic(*pair).statistic)
 
 
-METRICS: dict[str, type[InMemoryMetric]] = {
+_METRICS: dict[str, type[InMemoryMetric]] = {
     "accuracy": Accuracy,
     "f1": F1,
     "matthews_correlation": MatthewsCorrelation,
@@ -102,15 +101,6 @@ METRICS: dict[str, type[InMemoryMetric]] = {
 }
 
 
-def score(task: TaskConfig, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """The task's metrics of predicted class ids or scores against the true ones, both (examples,).
-
-    Every value is a fraction: accuracy and f1 in [0, 1], correlations in [-1, 1]. Raises UserError
-    for a metric name that is not in METRICS.
-    """
-    values: dict[str, float] = {}
-    for name in task.metrics:
-        if name not in METRICS:
-            raise UserError(f"unknown metric {name!r}; task.metrics takes {', '.join(METRICS)}")
-        values |= METRICS[name]().compute(predictions=predictions, references=labels)
-    return values
+def compute(name: str, predictions: np.ndarray, labels: np.ndarray) -> float:
+    """One of GLUE's metrics of class ids or scores against the true ones, both (examples,)."""
+    return _METRICS[name]().compute(predictions=predictions, references=labels)[name]

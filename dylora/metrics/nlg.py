@@ -27,7 +27,7 @@ from dylora.metrics.words import java_words, nltk_words, nonword_split, one_line
 class Score:
     """One metric's value, or None (a dash in tables) with the reason, and how it was computed.
 
-    BLEU, METEOR, ROUGE_L and TER are in percent, NIST and CIDEr raw.
+    In the unit that `dylora.metrics.METRICS` gives: NIST and CIDEr raw, the others in percent.
     """
 
     value: float | None
@@ -57,10 +57,10 @@ def score(
     corpus = _corpus(references, predictions, chosen)
     scores = {}
     for name in _names(chosen, metrics):
-        metric = chosen.metrics[name]
-        signature = f"{name}|protocol:{task}.{chosen.name}|nrefs:{corpus.nrefs}|{metric.details()}"
+        scorer = chosen.metrics[name]
+        signature = f"{name}|protocol:{task}.{chosen.name}|nrefs:{corpus.nrefs}|{scorer.details()}"
         try:
-            scores[name] = Score(metric.compute(corpus), signature)
+            scores[name] = Score(scorer.compute(corpus), signature)
         except java.ToolError as error:
             scores[name] = Score(None, signature, str(error))
         except ModuleNotFoundError as error:
@@ -112,7 +112,7 @@ class Corpus:
 
 
 @dataclass(frozen=True)
-class Metric:
+class Scorer:
     """How a protocol computes one metric; `settings` and `package` go into the signature."""
 
     compute: Callable[[Corpus], float]
@@ -133,7 +133,7 @@ class Metric:
 class Protocol:
     name: str
     most_references: int | None
-    metrics: dict[str, Metric]
+    metrics: dict[str, Scorer]
 
 
 def _tercom(corpus: Corpus) -> float:
@@ -151,64 +151,64 @@ _E2E = Protocol(
     "challenge",
     None,
     {
-        "BLEU": Metric(
+        "BLEU": Scorer(
             lambda corpus: bleu.mteval(corpus.existing, corpus.outputs),
             "case:lc|tok:13a|smooth:exp",
             "sacrebleu",
         ),
-        "NIST": Metric(
+        "NIST": Scorer(
             lambda corpus: nist(corpus.existing, corpus.outputs),
             "case:lc|tok:13a|like:pymteval",
             "sacrebleu",
         ),
-        "METEOR": Metric(
+        "METEOR": Scorer(
             lambda corpus: java.meteor(corpus.ptb.groups, corpus.ptb.outputs),
             "case:lc|tok:ptb-3.4.1-nopunct|norm:yes|meteor:1.5",
         ),
-        "ROUGE_L": Metric(
+        "ROUGE_L": Scorer(
             lambda corpus: rouge_cider.rouge_l(corpus.ptb.groups, corpus.ptb.outputs),
             "case:lc|tok:ptb-3.4.1-nopunct|beta:1.2",
             "pycocoevalcap",
         ),
-        "CIDEr": Metric(
+        "CIDEr": Scorer(
             lambda corpus: rouge_cider.cider(corpus.ptb.groups, corpus.ptb.outputs),
             "case:lc|tok:ptb-3.4.1-nopunct|n:4|sigma:6",
             "pycocoevalcap",
         ),
-        "TER": Metric(_tercom, _TERCOM, default=False),
+        "TER": Scorer(_tercom, _TERCOM, default=False),
     },
 )
 _CHALLENGE = Protocol(
     "challenge",
     3,
     {
-        "BLEU": Metric(
+        "BLEU": Scorer(
             lambda corpus: bleu.multi_bleu(corpus.padded, corpus.outputs),
             "case:lc|tok:none|missing:length-0|like:multi-bleu.perl",
             "sacrebleu",
         ),
-        "METEOR": Metric(
+        "METEOR": Scorer(
             lambda corpus: java.meteor(corpus.groups, corpus.outputs),
             "case:lc|tok:none|norm:yes|meteor:1.5",
         ),
-        "TER": Metric(_tercom, _TERCOM),
+        "TER": Scorer(_tercom, _TERCOM),
     },
 )
 _GENERATION_EVAL = Protocol(
     "generation_eval",
     6,
     {
-        "BLEU": Metric(
+        "BLEU": Scorer(
             lambda corpus: bleu.multi_bleu_detok(corpus.nonword.groups, corpus.nonword.outputs),
             "case:lc|tok:nonword-13a|like:multi-bleu-detok.perl",
             "sacrebleu",
         ),
-        "METEOR": Metric(
+        "METEOR": Scorer(
             lambda corpus: java.meteor(corpus.nltk.groups, corpus.nltk.outputs),
             "case:lc|tok:nonword-nltk|norm:yes|meteor:1.5",
             "nltk",
         ),
-        "TER": Metric(_pyter, "case:lc|tok:nonword-nltk|mean:sentence|like:pyter3-0.3", "nltk"),
+        "TER": Scorer(_pyter, "case:lc|tok:nonword-nltk|mean:sentence|like:pyter3-0.3", "nltk"),
     },
 )
 PROTOCOLS: dict[str, list[Protocol]] = {
@@ -237,7 +237,7 @@ def _protocol(task: str, name: str | None) -> Protocol:
 def _names(protocol: Protocol, wanted: Sequence[str] | None) -> list[str]:
     known = {name.lower(): name for name in protocol.metrics}
     if wanted is None:
-        return [name for name, metric in protocol.metrics.items() if metric.default]
+        return [name for name, scorer in protocol.metrics.items() if scorer.default]
     for name in wanted:
         if name.lower() not in known:
             raise _unknown(f"metric of protocol {protocol.name}", name, list(protocol.metrics))

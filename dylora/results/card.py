@@ -6,6 +6,7 @@ comes from the run's record.
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from dylora.metrics import FRACTION, Metric, metric_named
 from dylora.results.deploy import Backbone
 from dylora.results.runs import Run
 from dylora.suite.config import Adaptation, Kind
@@ -19,19 +20,6 @@ TASK_TYPES = {  # PEFT's names
     Kind.classification: "SEQ_CLS",
     Kind.regression: "SEQ_CLS",
     Kind.generation: "CAUSAL_LM",
-}
-METRIC_IDS = {  # our names -> the hub's
-    "accuracy": "accuracy",
-    "f1": "f1",
-    "matthews_correlation": "matthews_correlation",
-    "pearson": "pearsonr",
-    "spearman": "spearmanr",
-    "BLEU": "bleu",
-    "NIST": "nist_mt",
-    "METEOR": "meteor",
-    "ROUGE_L": "rouge",
-    "CIDEr": "cider",
-    "TER": "ter",
 }
 DYLORA = """@inproceedings{valipour2023dylora,
   title = {{DyLoRA}: Parameter-Efficient Tuning of Pre-trained Models using Dynamic Search-Free
@@ -89,7 +77,7 @@ def _metadata(
             dataset_type=dataset or run.task,
             dataset_name=run.task,
             dataset_config=run.option("task.hub_config"),
-            metric_type=_metric_id(name),
+            metric_type=metric_named(name).hub,
             metric_name=name,
             metric_value=value,
         )
@@ -106,13 +94,6 @@ def _metadata(
         tags=["lora", run.method] if run.method != Adaptation.lora else ["lora"],
         model_name=f"{run.signature} at rank {rank}" if results else None,
         eval_results=results or None,
-    )
-
-
-def _metric_id(name: str) -> str:
-    """The hub's id, also of a metric of a part of the data, such as `accuracy_mismatched`."""
-    return next(
-        (hub for own, hub in METRIC_IDS.items() if name == own or name.startswith(own + "_")), name
     )
 
 
@@ -137,10 +118,11 @@ def _scores(run: Run, rank: int) -> str:
     names = list(next(iter(run.scores.values())))
     lines = ["| rank | " + " | ".join(names) + " |", "| --- " * (len(names) + 1) + "|"]
     for b, values in sorted(run.scores.items()):
-        cells = [_cell(values.get(name), run.unit) for name in names]
+        cells = [_cell(values.get(name), metric_named(name)) for name in names]
         label = f"**{b}, this one**" if b == rank else str(b)
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    unit = "in percent" if run.unit == 100 else "as each metric counts"
+    fractions = all(metric_named(name).unit == FRACTION for name in names)
+    unit = "in percent" if fractions else "as each metric counts"
     about = [
         f"On {' and '.join(run.option('task.eval_splits'))}, {unit}; one run, seed {run.seed}."
     ]
@@ -152,8 +134,8 @@ def _scores(run: Run, rank: int) -> str:
     return "## Scores\n\n" + "\n".join(lines) + "\n\n" + " ".join(about)
 
 
-def _cell(value: float | None, unit: float) -> str:
-    return "-" if value is None else f"{unit * value:.2f}"
+def _cell(value: float | None, metric: Metric) -> str:
+    return "-" if value is None else f"{metric.printed(value):.2f}"
 
 
 def _loading(run: Run, backbone: Backbone, address: str, merged: bool) -> str:

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from scipy.special import stdtrit
 
+from dylora.metrics import metric_named
 from dylora.results.runs import Run
 from dylora.results.stats import Summary, summarize
-from dylora.suite.config import Adaptation, Kind
+from dylora.suite.config import Adaptation
 
 T = TypeVar("T")
 SCORED = "evaluate.ranks"  # changes no score, only which there are
@@ -54,10 +55,10 @@ class Series:
 
     def summary(self, metric: str) -> dict[int, Summary]:
         """Statistics over the seeds at each rank where the metric has a value, in table units."""
-        found = {}
+        found, printed = {}, metric_named(metric).printed
         for rank, runs in self.runs.items():
             values = [run.scores[rank].get(metric) for run in runs]
-            numbers = [unit(runs[0]) * value for value in values if value is not None]
+            numbers = [printed(value) for value in values if value is not None]
             if numbers:
                 found[rank] = summarize(numbers)
         return found
@@ -71,7 +72,6 @@ class Panel:
     model: str
     limits: dict[str, int]  # not empty: trials, not on all of the data
     metrics: list[str]
-    percent: bool  # whether scores are fractions, to be printed times 100
     series: list[Series]
 
     @property
@@ -79,15 +79,6 @@ class Panel:
         """Such as `mrpc, minilm`, and what makes it a trial."""
         trial = "".join(f", {name.split('.')[-1]}={value}" for name, value in self.limits.items())
         return f"{self.task}, {self.model}{trial}"
-
-    def label(self, metric: str) -> str:
-        words = metric.replace("_", " ")
-        return f"{words} (%)" if self.percent else words
-
-
-def unit(run: Run) -> float:
-    """What a score is multiplied by for printing: fractions become percent, BLEU stays."""
-    return 1.0 if run.option("task.kind") == Kind.generation else 100.0
 
 
 def band(summary: Summary) -> tuple[float, float] | None:
@@ -108,7 +99,6 @@ def panels(runs: Iterable[Run]) -> list[Panel]:
             model=same[0].model,
             limits=same[0].limits,
             metrics=_metrics(same),
-            percent=unit(same[0]) != 1.0,
             series=_series(same),
         )
         for _, same in sorted(places.items())

@@ -8,7 +8,8 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from dylora.errors import UserError
-from dylora.results.runs import Run, load_run, lower_is_better
+from dylora.metrics import metric_named
+from dylora.results.runs import Run, load_run
 from dylora.results.stats import smallest_rank
 
 FLOAT32 = 4  # bytes; adapters are kept in it
@@ -20,7 +21,7 @@ class Choice:
 
     rank: int
     metric: str
-    scores: dict[int, float]  # in percent, or as the generation metric has it
+    scores: dict[int, float]  # as printed: fractions in percent
     tolerance: float
 
 
@@ -118,13 +119,14 @@ def choose_rank(run: Run, tolerance: float, metric: str | None = None) -> Choice
     name = metric or (default if default in known else next(iter(known), default))
     if name not in known:
         raise UserError(f"metric={name}: the run has {', '.join(known) or 'no metrics'}")
-    curve = _curve(run, name)
-    return Choice(smallest_rank(curve, tolerance, lower_is_better(name)), name, curve, tolerance)
+    curve, lower = _curve(run, name), metric_named(name).lower_is_better
+    return Choice(smallest_rank(curve, tolerance, lower), name, curve, tolerance)
 
 
 def _curve(run: Run, metric: str) -> dict[int, float]:
     values = {rank: scores.get(metric) for rank, scores in sorted(run.scores.items())}
-    return {rank: run.unit * value for rank, value in values.items() if value is not None}
+    printed = metric_named(metric).printed
+    return {rank: printed(value) for rank, value in values.items() if value is not None}
 
 
 def adapter_size(run: Run, rank: int) -> int:

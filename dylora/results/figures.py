@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from dylora.errors import UserError
 from dylora.files import ADAPTER, whole_file
+from dylora.metrics import metric_named
 from dylora.results.curves import EACH_RANK, Panel, Series, band, device, panels, seconds, seeds
 from dylora.results.runs import Problem, Run
 from dylora.results.stats import Summary, summarize
@@ -88,7 +89,7 @@ def scores_figure(panel: Panel, _: list[Problem]) -> "Figure":
         for series in panel.series:
             _draw_scores(ax, series, metric)
         _rank_axis(ax, top, "rank")
-        ax.set_ylabel(panel.label(metric))
+        ax.set_ylabel(metric_named(metric).axis)
     _legend(figure, axes, "Mean over seeds; bands: 95% confidence (Student's t), from 3 seeds")
     return figure
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from dylora.errors import UserError
 from dylora.files import write_text
+from dylora.metrics import metric_named
 from dylora.results.curves import Panel, Series, band, panels, seeds
 from dylora.results.layout import Experiment, Published
 from dylora.results.run_view import view_of
@@ -107,7 +108,7 @@ def _panel_data(panel: Panel) -> dict[str, Any]:
     """What the page's script draws of a panel."""
     return {
         "title": panel.title,
-        "metrics": [{"name": name, "label": panel.label(name)} for name in panel.metrics],
+        "metrics": [{"name": name, "label": metric_named(name).axis} for name in panel.metrics],
         "series": [_series_data(series, panel.metrics) for series in panel.series],
     }
 

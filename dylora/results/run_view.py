@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from math import isfinite, nan
 from typing import Any
 
-from dylora.results.curves import device, unit
+from dylora.metrics import Metric, metric_named
+from dylora.results.curves import device
 from dylora.results.runs import Run
 from dylora.suite.config import Kind
 
@@ -61,7 +62,7 @@ def view_of(number: int, run: Run) -> RunView:
         command=run.record.get("command", ""),
         error=run.record.get("error", "") if not run.done else "",
         facts=_facts(run),
-        metrics=[metric.replace("_", " ") for metric in metrics],
+        metrics=[metric_named(metric).label for metric in metrics],
         scores=_scores(run, metrics),
         notes=[f"{name}: {text}" for name, text in signatures.items()],
         charts=_charts(run),
@@ -87,9 +88,10 @@ def _headline(run: Run, metrics: Sequence[str]) -> str:
     values = [value for value in known if value is not None]
     if not values:
         return ", ".join(words)
-    low, high = (f"{unit(run) * value:.1f}" for value in (min(values), max(values)))
+    metric = metric_named(metrics[0])
+    low, high = (f"{metric.printed(value):.1f}" for value in (min(values), max(values)))
     shown = low if low == high else f"{low}–{high}"
-    return f"{', '.join(words)}: {metrics[0].replace('_', ' ')} {shown}"
+    return f"{', '.join(words)}: {metric.label} {shown}"
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
@@ -121,10 +123,13 @@ def _scores(run: Run, metrics: Sequence[str]) -> list[tuple[str, list[str]]]:
     """A line per rank; percent where scores are fractions, a dash for what is missing."""
     rows = []
     for rank, scores in sorted(run.scores.items()):
-        known = [scores.get(metric) for metric in metrics]
-        texts = ["–" if value is None else f"{unit(run) * value:.2f}" for value in known]
+        texts = [_score(scores.get(name), metric_named(name)) for name in metrics]
         rows.append((str(rank or "–"), texts))
     return rows
+
+
+def _score(value: float | None, metric: Metric) -> str:
+    return "–" if value is None else f"{metric.printed(value):.2f}"
 
 
 def _charts(run: Run) -> list[Plot]:

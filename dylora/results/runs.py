@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dylora.errors import UserError
-from dylora.suite.config import Adaptation, Config, Kind
+from dylora.suite.config import Adaptation, Config
 from dylora.suite.records import SCHEMA, Record, read_record
 
 SCHEMA_DEFAULTS: dict[str, Any] = asdict(Config())
@@ -23,7 +23,6 @@ PARTS: dict[str, type] = {
 }
 FINISHED_PARTS: dict[str, type] = {"parameters": dict, "times": dict}
 OPTIONAL_PARTS = ("device", "metrics")
-LOWER_IS_BETTER = ("TER", "perplexity")
 Scores = dict[int, dict[str, float | None]]  # rank -> metric -> value; rank 0: no adapter
 
 
@@ -71,7 +70,7 @@ class Run:
 
     @cached_property
     def scores(self) -> Scores:
-        """Fractions for classification and regression; percent or raw for generation metrics.
+        """As each metric counts; `dylora.metrics.metric_named` says how it is printed.
 
         What is not a number (a correlation with a constant, a metric without its Java) is None.
         """
@@ -79,11 +78,6 @@ class Run:
             int(rank): {name: _number(value) for name, value in values.items()}
             for rank, values in self.record["scores"].items()
         }
-
-    @property
-    def unit(self) -> float:
-        """What scores are multiplied by in tables: fractions become percent."""
-        return 1.0 if self.option("task.kind") == Kind.generation else 100.0
 
     @property
     def max_rank(self) -> int:
@@ -271,11 +265,6 @@ def _flat(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
-
-
-def lower_is_better(metric: str) -> bool:
-    """Also of a metric of a part of the data, such as `TER_seen`."""
-    return metric.partition("_")[0] in LOWER_IS_BETTER
 
 
 def read_lines(path: Path) -> list[str] | None:

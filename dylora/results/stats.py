@@ -1,12 +1,14 @@
 """Statistics of scores: over seeds, over ranks, and paired tests over examples. numpy and scipy."""
 
-import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import bdtr
+
+from dylora.metrics import METRICS
+from dylora.metrics.sums import HITS, Score
 
 RESAMPLES = 1000  # of the paired tests; the smallest p-value is 1 / (RESAMPLES + 1)
 ROUNDING = 1e-12  # differences so small are equal
@@ -74,7 +76,7 @@ class Comparison:
     high: float
     bootstrap_p: float  # two-sided
     randomisation_p: float  # two-sided
-    mcnemar_p: float | None  # exact; accuracy only
+    mcnemar_p: float | None  # exact; for shares of right answers only
     examples: int
     seeds: int
 
@@ -96,11 +98,14 @@ def compare(
     Every metric here is a function of sums of features over the examples. So equal examples are
     counted rather than repeated, and a resample is a row of counts (multinomial for the bootstrap,
     binomial for the swaps) times the features: exact, and fast for tens of thousands of examples.
-    Raises KeyError for a metric that is no such function (see FEATURES).
+    Raises KeyError for a metric without `sums`.
     """
-    features, score = FEATURES[metric]
+    sums = METRICS[metric].sums
+    if sums is None:
+        raise KeyError(metric)
+    features, score = sums.features, sums.score
     mcnemar_p, seeds = None, len(ours)
-    if metric == "accuracy":
+    if sums is HITS:
         right, other = ours == labels, theirs == labels
         mcnemar_p = _mcnemar_over_seeds(right, other)
         # It is linear, so an example's gain over all seeds says everything, in few different cases.
@@ -108,7 +113,7 @@ def compare(
         features, labels = _weighted, np.full(len(labels), seeds)
         ours, theirs = gain, np.zeros_like(gain)
     cases, counts = _distinct(np.vstack([labels, ours, theirs]).astype(float))
-    classes = 1 + int(cases.max()) if metric == "matthews_correlation" else 0
+    classes = 1 + int(cases.max()) if "classification" in METRICS[metric].kinds else 0
     a, b = (
         np.stack([features(row, cases[0], classes) for row in side], axis=1, dtype=float)
         for side in np.split(cases[1:], 2)
@@ -132,7 +137,7 @@ def compare(
 
 
 def _resample(
-    a: np.ndarray, b: np.ndarray, counts: np.ndarray, score: "Score", rng: np.random.Generator
+    a: np.ndarray, b: np.ndarray, counts: np.ndarray, score: Score, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """The difference under the bootstrap and with swapped systems, both (RESAMPLES,).
 
@@ -183,6 +188,11 @@ def _distinct(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return columns[:, first], counts
 
 
+def _weighted(values: np.ndarray, weights: np.ndarray, _: int) -> np.ndarray:
+    """Features of a weighted mean, as those of HITS are of a share."""
+    return np.stack([values, weights], axis=-1)
+
+
 def _draw(rng: np.random.Generator, counts: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """How often each case is drawn in a bootstrap, how many of it are swapped: (size, cases)."""
     n, cases = int(counts.sum()), len(counts)
@@ -199,67 +209,3 @@ def _chunk_sizes(groups: int) -> list[int]:
     size = min(RESAMPLES, max(1, CHUNK // groups))
     whole, rest = divmod(RESAMPLES, size)
     return [size] * whole + [rest] * (rest > 0)
-
-
-# Features of predictions and labels, both (cases,), given the number of classes: (cases, features);
-# and the metric from their sums (..., features), the values of dylora.metrics.glue.
-Features = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
-Score = Callable[[np.ndarray], np.ndarray]
-
-
-def _hits(predictions: np.ndarray, labels: np.ndarray, _: int) -> np.ndarray:
-    return np.stack([predictions == labels, np.ones(len(labels))], axis=-1)
-
-
-def _weighted(values: np.ndarray, weights: np.ndarray, _: int) -> np.ndarray:
-    return np.stack([values, weights], axis=-1)
-
-
-def _accuracy(sums: np.ndarray) -> np.ndarray:
-    return sums[..., 0] / sums[..., 1]
-
-
-def _positives(predictions: np.ndarray, labels: np.ndarray, _: int) -> np.ndarray:
-    return np.stack([(predictions == 1) & (labels == 1), predictions == 1, labels == 1], axis=-1)
-
-
-def _f1(sums: np.ndarray) -> np.ndarray:
-    return _ratio(2 * sums[..., 0], 1.0 * sums[..., 1] + sums[..., 2])
-
-
-def _confusion(predictions: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    return np.eye(classes * classes)[(labels * classes + predictions).astype(int)]
-
-
-def _matthews(sums: np.ndarray) -> np.ndarray:
-    """The correlation of two class assignments from their confusion matrix (Gorodkin 2004)."""
-    classes = math.isqrt(sums.shape[-1])
-    matrix = sums.reshape(*sums.shape[:-1], classes, classes)
-    true, predicted = matrix.sum(axis=-1), matrix.sum(axis=-2)
-    n, right = true.sum(axis=-1), np.trace(matrix, axis1=-2, axis2=-1)
-    spread = (n**2 - (true**2).sum(axis=-1)) * (n**2 - (predicted**2).sum(axis=-1))
-    return _ratio(right * n - (true * predicted).sum(axis=-1), np.sqrt(spread))
-
-
-def _moments(predictions: np.ndarray, labels: np.ndarray, _: int) -> np.ndarray:
-    x, y = predictions - labels.mean(), labels - labels.mean()  # small numbers keep their digits
-    return np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], axis=-1)
-
-
-def _pearson(sums: np.ndarray) -> np.ndarray:
-    n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
-    spread = np.clip(n * xx - x * x, 0, None) * np.clip(n * yy - y * y, 0, None)
-    return _ratio(n * xy - x * y, np.sqrt(spread))
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """above / below, and 0 where below is 0, as GLUE's metrics have it."""
-    return np.divide(above, below, out=np.zeros_like(below), where=below > 0)
-
-
-FEATURES: dict[str, tuple[Features, Score]] = {
-    "accuracy": (_hits, _accuracy),
-    "f1": (_positives, _f1),
-    "matthews_correlation": (_confusion, _matthews),
-    "pearson": (_moments, _pearson),
-}

@@ -19,13 +19,6 @@ class Kind(StrEnum):
     generation = "generation"
 
 
-METRICS = {
-    Kind.classification: ("accuracy", "f1", "matthews_correlation"),
-    Kind.regression: ("pearson", "spearman"),
-    Kind.generation: ("BLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr", "TER"),
-}
-
-
 class Architecture(StrEnum):
     """Which tasks a backbone can serve: encoders classify and regress, decoders generate."""
 
@@ -134,7 +127,7 @@ class TaskConfig:
     text: list[str] = field(default_factory=list)  # one or two text columns
     label: str = "label"
     labels: list[str] = field(default_factory=list)  # class names in the order of their ids
-    metrics: list[str] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=list)  # names in dylora.metrics.METRICS
     protocol: str | None = None  # of generation metrics where there are two
     select_metric: str = MISSING  # the one that decides which epoch is best
     eval_splits: list[str] = field(default_factory=lambda: ["validation"])

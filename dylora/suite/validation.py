@@ -3,8 +3,8 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from dylora.errors import UserError
+from dylora.metrics import metric_named, metrics_for
 from dylora.suite.config import (
-    METRICS,
     Adaptation,
     Architecture,
     Config,
@@ -95,11 +95,10 @@ def _train_faults(train: TrainConfig) -> list[str]:
 def _task_faults(task: TaskConfig) -> list[str]:
     faults: list[str] = []
     name = f"task {task.name}"
-    unknown = [metric for metric in task.metrics if metric not in METRICS[task.kind]]
-    if unknown or not task.metrics:
+    known = metrics_for(task.kind)
+    if not task.metrics or not set(task.metrics) <= set(known):
         faults.append(
-            f"{name}: task.metrics={task.metrics}; a {task.kind} task has "
-            f"{', '.join(METRICS[task.kind])}"
+            f"{name}: task.metrics={task.metrics}; a {task.kind} task has {', '.join(known)}"
         )
     for option in ("max_train_rows", "max_eval_rows", "holdout"):
         value = getattr(task, option)
@@ -119,8 +118,9 @@ def _task_faults(task: TaskConfig) -> list[str]:
         faults.append(f"{name}: task.text={task.text} must name one or two text columns")
     if task.kind == Kind.classification and len(task.labels) < 2:
         faults.append(f"{name}: task.labels={task.labels} must name two classes or more")
-    if "f1" in task.metrics and len(task.labels) != 2:
-        faults.append(f"{name}: f1 is for two classes; leave it out of task.metrics")
+    for metric in task.metrics:
+        if metric_named(metric).two_classes and len(task.labels) != 2:
+            faults.append(f"{name}: {metric} is for two classes; leave it out of task.metrics")
     if task.kind == Kind.regression and task.labels:
         faults.append(f"{name}: task.labels={task.labels}, but a regression has no classes")
     if task.select_metric not in task.metrics:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from dylora.files import write_lines
-from dylora.metrics.glue import score
+from dylora.metrics import score
 from dylora.rank import at_rank
 from dylora.suite.config import Config, Kind, TaskConfig
 from dylora.tasks.base import Splits
@@ -100,7 +100,7 @@ def objective(
     def scores(model: nn.Module, ranks: Sequence[int | None]) -> Scores:
         size = config.train.eval_batch_size
         predictions = predict(model, held_out, tokenizer, ranks, size, device)
-        return {rank: score(task, predictions[rank], labels) for rank in ranks}
+        return {rank: score(task.metrics, predictions[rank], labels) for rank in ranks}
 
     return Objective(
         examples=encode(splits["train"], tokenizer, task.max_length),
@@ -139,7 +139,7 @@ def evaluate(
         for rank, values in predictions.items():
             if is_main():
                 write_lines(outputs / f"{split}.rank{rank or 0}.txt", _as_text(values, task))
-            by_metric = score(task, values, labels)
+            by_metric = score(task.metrics, values, labels)
             found[rank] |= {metric + ending: value for metric, value in by_metric.items()}
     return found, dict.fromkeys(task.metrics, SIGNATURE)
 

@@ -38,7 +38,6 @@ def objective(
         evaluate=lambda model, ranks: perplexity(model, held_out, tokenizer, ranks, size, device),
         count=lambda example: example["length"] - example["prompt_length"],
         select_metric="perplexity",
-        lower_is_better=True,
     )
 
 

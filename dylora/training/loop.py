@@ -17,6 +17,7 @@ from transformers import get_linear_schedule_with_warmup
 from dylora.adapter import hold_untrained_rows, load_adapter_state, read_adapter, save_adapter
 from dylora.errors import UserError
 from dylora.files import ADAPTER
+from dylora.metrics import metric_named
 from dylora.rank import RankSampler, set_rank
 from dylora.suite.config import MethodConfig, RankScope, TrainConfig, default_ranks
 from dylora.suite.signals import Interrupted, stop_requests
@@ -42,8 +43,7 @@ class Objective:
     collate: Callable[[Sequence[Example]], Batch]
     loss: Callable[[nn.Module, Batch], Tensor]  # mean over the batch, a scalar
     evaluate: Callable[[nn.Module, Sequence[int | None]], Scores]  # on the validation data
-    select_metric: str
-    lower_is_better: bool = False
+    select_metric: str  # a name that `evaluate` gives, one of dylora.metrics.METRICS
     count: Callable[[Example], int] = lambda example: 1  # its weight in `loss`: 1, or its tokens
 
 
@@ -300,8 +300,9 @@ def _finish_epoch(
     """Score the epoch and keep its weights if they are the ones to select."""
     scores = objective.evaluate(model, ranks_after_epoch(config, method))
     selected = _selected(scores, objective.select_metric, config, method)
+    lower = metric_named(objective.select_metric).lower_is_better
     better = progress.best is None or (
-        selected < progress.best if objective.lower_is_better else selected > progress.best
+        selected < progress.best if lower else selected > progress.best
     )
     epoch = len(progress.epochs) + 1
     if better or config.select == "last":

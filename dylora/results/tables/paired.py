@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 
 from dylora.results.runs import Run, read_lines
-from dylora.results.stats import FEATURES, Comparison, compare
+from dylora.results.stats import Comparison, compare
 from dylora.results.tables.selection import Column
 from dylora.suite.config import Kind
 
@@ -32,7 +32,7 @@ def paired_test(column: Column, rank: int, ours: Values, theirs: Values) -> Comp
     or where predictions are missing or do not fit the labels.
     """
     seeds = sorted(set(ours.get(rank, {})) & set(theirs.get(rank, {})))
-    if not seeds or column.metric not in FEATURES:
+    if not seeds or column.about.sums is None:
         return None
     pairs = [(ours[rank][seed][0], theirs[rank][seed][0]) for seed in seeds]
     return _compared(column.metric, rank, tuple(pairs))

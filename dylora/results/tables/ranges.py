@@ -65,9 +65,10 @@ def _range_row(arm: Arm, column: Column, values: Values, center: str) -> Row:
         rank: summarize([score for _, score in values[rank].values()]).center(center)
         for rank in arm.ranks
     }
-    lower, digits = column.lower_is_better, column.digits
+    metric = column.about
+    lower, digits = metric.lower_is_better, metric.unit.digits
     best, worst = best_rank(curve, lower), worst_rank(curve, lower)
-    good = smallest_rank(curve, TOLERANCE, lower) if column.percent else None
+    good = smallest_rank(curve, TOLERANCE, lower) if metric.unit.points else None
     seeds = sorted(set.intersection(*(set(values[rank]) for rank in arm.ranks)))
     runs = tuple(dict.fromkeys(run for rank in arm.ranks for run, _ in values[rank].values()))
     areas = []

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from dylora.metrics import metric_named
 from dylora.results.layout import Arm, Published, ScoreLayout
 from dylora.results.runs import Run
-from dylora.results.stats import FEATURES, best_rank, summarize
+from dylora.results.stats import best_rank, summarize
 from dylora.results.tables.cells import (
     DASH,
     Cell,
@@ -117,8 +118,8 @@ def _score_table(findings: Findings, center: str, published: Sequence[Published]
     single = [row for arm in layout.arms for row in _arm_rows(findings, arm, center)]
     ranged = [arm for arm in layout.arms if len(arm.ranks) > 1 and findings.has(arm)]
     best = [_best_row(findings, arm, center) for arm in ranged]
-    lower = [column.lower_is_better for column in columns] + [False] * layout.average
-    digits = [column.digits for column in columns] + [1] * layout.average
+    lower = [column.about.lower_is_better for column in columns] + [False] * layout.average
+    digits = [column.about.unit.digits for column in columns] + [1] * layout.average
     rows = mark_best(single, lower, digits)
     rows += mark_best(best, lower, digits) if layout.best else []
     keys = [column.key for column in columns] + ["average"] * layout.average
@@ -170,7 +171,7 @@ def _cell(findings: Findings, arm: Arm, column: Column, rank: int, center: str) 
     if not by_seed:
         return Cell()
     runs, values = zip(*by_seed.values(), strict=True)
-    cell = score_cell(summarize(values), center, column.digits, runs)
+    cell = score_cell(summarize(values), center, column.about.unit.digits, runs)
     return replace(cell, marks=findings.marks_at.get((arm.name, column.key, rank), ""))
 
 
@@ -183,7 +184,7 @@ def _best_row(findings: Findings, arm: Arm, center: str) -> Row:
         if len(curve) < len(by_rank):
             cells.append(Cell())
             continue
-        rank = best_rank(curve, column.lower_is_better)
+        rank = best_rank(curve, column.about.lower_is_better)
         cells.append(replace(by_rank[rank], text=f"{by_rank[rank].text} ({rank})", marks=""))
     return _finish(arm.name, "best", cells, findings.layout)
 
@@ -229,10 +230,11 @@ def _metric_notes(findings: Findings) -> list[str]:
     """What computed the metrics of texts; two signatures of one would not be comparable."""
     found: dict[str, set[str]] = {}
     for (_, key), values in findings.values.items():
-        task, _, metric = key.partition(".")
-        for by_seed in values.values() if metric not in FEATURES else ():
+        task, _, column = key.partition(".")
+        metric = metric_named(column)
+        for by_seed in values.values() if metric.sums is None else ():
             for run, _ in by_seed.values():
-                for name, signature in run.record.get("metrics", {}).items():
-                    if metric.startswith(name):
-                        found.setdefault(f"{task} {name}", set()).add(signature)
+                signature = run.record.get("metrics", {}).get(metric.name)
+                if signature is not None:
+                    found.setdefault(f"{task} {metric.name}", set()).add(signature)
     return [f"{name}: {' and '.join(sorted(texts))}" for name, texts in sorted(found.items())]

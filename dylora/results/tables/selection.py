@@ -4,11 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from dylora.metrics import Metric, metric_named, metrics_for
 from dylora.results.layout import Arm
-from dylora.results.runs import Run, lower_is_better
-from dylora.suite.config import METRICS, Architecture, Kind
-
-RAW = ("NIST", "CIDEr")  # metrics that are no percentages
+from dylora.results.runs import Run
+from dylora.suite.config import Architecture, Kind
 
 
 @dataclass(frozen=True)
@@ -24,17 +23,9 @@ class Column:
         return f"{self.task}.{self.metric}"
 
     @property
-    def percent(self) -> bool:
-        """Whether the table's unit is a point of a hundred."""
-        return self.metric.partition("_")[0] not in RAW
-
-    @property
-    def digits(self) -> int:
-        return 1 if self.percent else 2
-
-    @property
-    def lower_is_better(self) -> bool:
-        return lower_is_better(self.metric)
+    def about(self) -> Metric:
+        """What the metric is: its unit, its direction, its paired test."""
+        return metric_named(self.metric)
 
 
 @dataclass(frozen=True)
@@ -74,7 +65,8 @@ def columns_of(headings: dict[str, str], part: Part) -> list[Column]:
     for task, runs in part.runs.items():
         metrics = [runs[0].option("task.select_metric")]
         if runs[0].option("task.kind") == Kind.generation:
-            metrics = [m for m in METRICS[Kind.generation] if m in runs[0].option("task.metrics")]
+            asked = runs[0].option("task.metrics")
+            metrics = [name for name in metrics_for(Kind.generation) if name in asked]
         found += [Column(task, metric, f"{task} {metric}") for metric in metrics]
     return found
 
@@ -126,7 +118,7 @@ def values_of(selection: Selection, column: Column) -> dict[int, dict[int, tuple
         for seed, run in sorted(by_seed.items()):
             value = run.scores.get(rank, {}).get(column.metric)
             if value is not None:
-                found.setdefault(rank, {})[seed] = run, value * run.unit
+                found.setdefault(rank, {})[seed] = run, column.about.printed(value)
     return found
 
 
