@@ -57,6 +57,15 @@ class RankScope(StrEnum):
     sample = "sample"
 
 
+class Truncation(StrEnum):
+    """Ways to cut a trained LoRA to a lower rank, beside the first rows as they are."""
+
+    rescaled = "rescaled"  # scaled by alpha/b, as the paper's code probably did, not alpha/max_rank
+    svd = "svd"  # sorted by singular values first
+    svd_input = "svd_input"  # sorted by what changes the layers' outputs
+    svd_kfac = "svd_kfac"  # sorted by what changes the loss
+
+
 class Precision(StrEnum):
     fp32 = "fp32"
     bf16 = "bf16"
@@ -199,6 +208,7 @@ class EvaluateConfig:
     """The evaluation after training."""
 
     ranks: list[int] | None = None  # null: every rank from 1 to max_rank
+    truncations: list[Truncation] = field(default_factory=list)  # of LoRA, scored as well
 
 
 @dataclass

@@ -30,6 +30,7 @@ NEUTRAL = (
     "fail_fast",
     "layout",
     "train.eval_batch_size",
+    "evaluate.truncations",
     "train.gradient_checkpointing",
     "task.decode.token_budget",
 )

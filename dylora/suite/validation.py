@@ -170,6 +170,8 @@ def _pairing_faults(config: Config) -> list[str]:
         )
     if config.layout.get("kind") == "settings":
         faults.append("this experiment has no runs of its own; type `make tables` for its table")
+    if config.evaluate.truncations and method.name != Adaptation.lora:
+        faults.append(f"evaluate.truncations needs method=lora, this is method={method.name}")
     if config.init_alpha is not None and config.init_adapter is None:
         faults.append("init_alpha is the alpha of the file init_adapter=FILE, which is not set")
     if model.dropout is not None and not 0 <= model.dropout < 1:

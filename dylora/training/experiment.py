@@ -5,7 +5,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,9 +40,10 @@ from dylora.suite.signals import hand_on_signals
 from dylora.tasks import load
 from dylora.training import classification, generation
 from dylora.training.initial_adapter import find_adapter
-from dylora.training.loop import train
+from dylora.training.loop import Results, train
 from dylora.training.models import load_backbone, start_bias
 from dylora.training.tracking import tracking
+from dylora.training.truncation import truncated
 from dylora.training.workers import from_all, is_main
 
 PROJECT = Path(__file__).parents[2]
@@ -100,10 +101,22 @@ def _run(config: Config, folder: Path, command: str) -> Record:
         set_seed(config.seed, device_specific=True)
         settings = (config.train, config.method, config.seed, folder, accelerator)
         progress = train(model, objective, *settings, track)
+
+        def scored(ranks: Sequence[int | None], outputs: Path) -> tuple[Results, dict[str, str]]:
+            place = (ranks, accelerator.device, outputs)
+            return half.evaluate(config, splits, tokenizer, model, *place)
+
         with clock("evaluate"):
-            where = (ranks_of(config), accelerator.device, folder / "outputs")
-            scores, signatures = half.evaluate(config, splits, tokenizer, model, *where)
-        record["scores"] = {str(rank or 0): values for rank, values in scores.items()}
+            scores, signatures = scored(ranks_of(config), folder / "outputs")
+        record["scores"] = _by_name(scores)
+        if config.evaluate.truncations:
+            with clock("truncations"):
+                record["truncations"] = {
+                    truncation.value: _by_name(
+                        scores | scored(below, folder / "outputs" / truncation)[0]
+                    )
+                    for truncation, below in truncated(config, model, objective, accelerator.device)
+                }
         record["metrics"] = signatures
         record["best_epoch"] = progress.best_epoch
         record["history"] = {"steps": progress.steps, "epochs": progress.epochs}
@@ -112,6 +125,11 @@ def _run(config: Config, folder: Path, command: str) -> Record:
     if is_main():
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return from_all(record)[0]
+
+
+def _by_name(scores: Results) -> Record:
+    """Scores as the record has them; rank 0 stands for a method without adapters."""
+    return {str(rank or 0): values for rank, values in scores.items()}
 
 
 class Clock:
