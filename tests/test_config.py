@@ -37,6 +37,7 @@ MISTAKES = {
     "method.dropout=1": ["method.dropout"],
     "model=gpt2": ["model=roberta_base"],
     "method=lora method.frozen=true": ["method=dylora"],
+    "method.loss=sum method.rank_scope=sample": ["method.rank_scope=step"],
     "model.target_modules=[]": ["model.target_modules=[query,value]"],
     "task.select_metric=bleu": ["accuracy"],
     "task.labels=[a]": ["task.labels"],

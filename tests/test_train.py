@@ -16,7 +16,7 @@ import dylora
 from dylora.adapter import adapter_state
 from dylora.errors import UserError
 from dylora.rank import rank_state
-from dylora.suite.config import Adaptation, MethodConfig, RankScope, TrainConfig
+from dylora.suite.config import Adaptation, MethodConfig, RankLoss, RankScope, TrainConfig
 from dylora.suite.signals import Interrupted, hand_on_signals, stop_requests
 from dylora.training.loop import Objective, Progress, train
 
@@ -98,6 +98,22 @@ def test_accumulated_micro_batches_take_the_step_of_the_whole_batch(tmp_path: Pa
         results.append(adapter_state(model))
     for name, tensor in results[0].items():
         torch.testing.assert_close(tensor, results[1][name], rtol=1e-3, atol=1e-5)
+
+
+def test_the_summed_loss_is_the_mean_over_every_rank(tmp_path: Path) -> None:
+    rules = MethodConfig(name=Adaptation.dylora, max_rank=4, loss=RankLoss.sum)
+    recorder = Recorder()
+    options = {"epochs": 1, "batch_size": 20, "select": "last"}
+    progress = fit(adapted(dropout=0.0), recorder, tmp_path, rules, **options)
+    assert recorder.ranks == [1, 2, 3, 4]
+    twin, own = adapted(dropout=0.0), Recorder()
+    batch = own.objective().collate(own.objective().examples)
+    losses = []
+    for rank in (1, 2, 3, 4):
+        with dylora.at_rank(twin, rank):
+            losses.append(own.objective().loss(twin, batch).item())
+    assert progress.steps[0]["loss"] == pytest.approx(sum(losses) / 4, abs=1e-5)
+    assert progress.steps[0]["rank"] == 2.5
 
 
 def test_rank_scope_sample_gives_each_example_its_rank(tmp_path: Path) -> None:

@@ -57,6 +57,13 @@ class RankScope(StrEnum):
     sample = "sample"
 
 
+class RankLoss(StrEnum):
+    """The loss of one drawn rank (paper, Eq. 9), or nested dropout's over all ranks (Table 7)."""
+
+    one = "one"
+    sum = "sum"
+
+
 class Truncation(StrEnum):
     """Ways to cut a trained LoRA to a lower rank, beside the first rows as they are."""
 
@@ -175,6 +182,7 @@ class MethodConfig:
     rank_distribution: RankDistribution = RankDistribution.uniform
     geometric_p: float = 0.15
     rank_scope: RankScope = RankScope.step
+    loss: RankLoss = RankLoss.one  # of each step
     frozen: bool = False  # only row and column b learn (paper Eq. 10)
     strict_freeze: bool = False  # also hold them against AdamW's momentum and weight decay
 

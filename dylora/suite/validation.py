@@ -13,6 +13,8 @@ from dylora.suite.config import (
     Kind,
     MethodConfig,
     Precision,
+    RankLoss,
+    RankScope,
     TaskConfig,
     TrackerConfig,
     TrackerMode,
@@ -64,9 +66,11 @@ def _rank_faults(method: MethodConfig, train: TrainConfig, evaluate: EvaluateCon
         faults.append(f"method.geometric_p={method.geometric_p}: must be between 0 and 1")
     if not method.name.samples_ranks:
         plain = MethodConfig()
-        for option in ("frozen", "strict_freeze", "rank_scope", "min_rank"):
+        for option in ("frozen", "strict_freeze", "rank_scope", "min_rank", "loss"):
             if getattr(method, option) != getattr(plain, option):
                 faults.append(f"method.{option} needs method=dylora, this is method={method.name}")
+    if method.loss == RankLoss.sum and method.rank_scope == RankScope.sample:
+        faults.append("method.loss=sum takes every rank in each step; leave method.rank_scope=step")
     return faults
 
 

@@ -18,8 +18,8 @@ from dylora.adapter import hold_untrained_rows, load_adapter_state, read_adapter
 from dylora.errors import UserError
 from dylora.files import ADAPTER
 from dylora.metrics import metric_named
-from dylora.rank import RankSampler, set_rank
-from dylora.suite.config import MethodConfig, RankScope, TrainConfig, default_ranks
+from dylora.rank import Rank, RankSampler, set_rank
+from dylora.suite.config import MethodConfig, RankLoss, RankScope, TrainConfig, default_ranks
 from dylora.suite.signals import Interrupted, stop_requests
 from dylora.training.batching import training_batches
 from dylora.training.checkpoint import load_checkpoint, save_checkpoint
@@ -186,41 +186,48 @@ class _Step:
         everything = sum(self._count(indices) for indices in window)
         total, ranks = torch.zeros((), device=self.accelerator.device), []
         for number, indices in enumerate(window):
-            ranks.append(self._draw_rank(step, number, len(indices)))
-            last = number == len(window) - 1
+            drawn = self._draw_ranks(step, number, len(indices))
             own = list(own_share(indices))
             # Gradients are averaged over the processes, hence the factor.
-            weight = self.accelerator.num_processes * self._count(own) / everything
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
-                # A process without a share takes part with weight 0: the others wait for it.
-                chosen = [self.objective.examples[i] for i in own or indices[:1]]
-                batch = self.objective.collate(chosen)
-                batch = {k: v.to(self.accelerator.device) for k, v in batch.items()}
-                loss = self.objective.loss(self.model, batch) * weight
-                self.accelerator.backward(loss)
-            total += loss.detach()
+            weight = self.accelerator.num_processes * self._count(own) / everything / len(drawn)
+            # A process without a share takes part with weight 0: the others wait for it.
+            batch = self.objective.collate([self.objective.examples[i] for i in own or indices[:1]])
+            batch = {k: v.to(self.accelerator.device) for k, v in batch.items()}
+            for turn, rank in enumerate(drawn, start=1):
+                ranks.append(self._use(rank))
+                last = number == len(window) - 1 and turn == len(drawn)
+                with nullcontext() if last else self.accelerator.no_sync(self.model):
+                    loss = self.objective.loss(self.model, batch) * weight
+                    self.accelerator.backward(loss)
+                total += loss.detach()
         self._update()
         return total, sum(ranks) / len(ranks)
 
     def _count(self, indices: Sequence[int]) -> int:
         return sum(self.objective.count(self.objective.examples[i]) for i in indices)
 
-    def _draw_rank(self, step: int, number: int, size: int) -> float:
-        """Put this micro-batch's rank in force and return it (the mean if it is one per example).
+    def _draw_ranks(self, step: int, number: int, size: int) -> Sequence[Rank]:
+        """The ranks at which this micro-batch's loss is taken; their mean is its loss.
 
-        One rank for the whole window (paper, section 3), or stratified ranks for each micro-batch.
-        All processes draw the same.
+        One rank for the whole window (paper, section 3), stratified ranks for the examples of each
+        micro-batch, or every rank (the sum of Table 7, divided by their number so that clipping and
+        the rate mean the same). All processes draw the same.
         """
         if not self.method.name.samples_ranks:
-            return float(self.method.max_rank if self.method.name.has_ranks else 0)
+            return [self.method.max_rank if self.method.name.has_ranks else None]
+        if self.method.loss == RankLoss.sum:
+            return range(self.method.min_rank, self.method.max_rank + 1)
         if self.method.rank_scope == RankScope.sample:
-            turn = step * self.config.accumulation + number
-            ranks = self.sampler.per_sample(turn, size)
-            set_rank(self.model, ranks[list(own_share(range(size))) or [0]])
-            return ranks.float().mean().item()
-        rank = self.sampler(step)
+            ranks = self.sampler.per_sample(step * self.config.accumulation + number, size)
+            return [ranks[list(own_share(range(size))) or [0]]]
+        return [self.sampler(step)]
+
+    def _use(self, rank: Rank) -> float:
+        """Put a rank in force; its number for the history, the mean if each example has its own."""
+        if rank is None:
+            return 0.0
         set_rank(self.model, rank)
-        return float(rank)
+        return rank.float().mean().item() if isinstance(rank, Tensor) else float(rank)
 
     def _update(self) -> None:
         if self.config.max_grad_norm > 0:
