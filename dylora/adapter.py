@@ -1,6 +1,7 @@
 """Adapters on a whole model: put in, merge, save, load."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -142,28 +143,37 @@ def low_rank_parts(model: nn.Module) -> dict[str, LowRank]:
     }
 
 
+def tied_layers(model: nn.Module) -> list[str]:
+    """Names of adapted layers whose weight is also another module's, such as the embedding's."""
+    uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
+    return [
+        name for name, layer in adapter_layers(model).items() if uses[id(layer.base.weight)] > 1
+    ]
+
+
 @contextmanager
 def merged(model: ModelT, rank: int) -> Iterator[ModelT]:
     """Inside the block the deltas of `rank` are added into the weights: no adapter path runs.
 
     For inference: faster for many forward passes. The original tensors, not copies computed back,
-    are restored afterwards, bit for bit. Raises UserError outside [1, max_rank], and if the weights
-    are quantized: a sum would not fit into their few values.
+    are restored afterwards, bit for bit. A weight that an adapted layer shares with another, such
+    as a tied lm_head's, stays as it is for the other. Raises UserError outside [1, max_rank], and
+    if the weights are quantized: a sum would not fit into their few values.
     """
     layers = list(adapter_layers(model).values())
     if not all(layer.base.weight.is_floating_point() for layer in layers):
         raise UserError("quantized weights cannot be merged: load the backbone unquantized first")
     with at_rank(model, rank), torch.no_grad():
         summed = [layer.base.weight + layer.delta().to(layer.base.weight.dtype) for layer in layers]
-    originals = [layer.base.weight.data for layer in layers]
+    originals = [layer.base.weight for layer in layers]
     with at_rank(model, None):
         try:
             for layer, weight in zip(layers, summed, strict=True):
-                layer.base.weight.data = weight
+                layer.base.weight = nn.Parameter(weight, requires_grad=False)
             yield model
         finally:
-            for layer, weight in zip(layers, originals, strict=True):
-                layer.base.weight.data = weight
+            for layer, original in zip(layers, originals, strict=True):
+                layer.base.weight = original
 
 
 @contextmanager
@@ -243,6 +253,8 @@ def adapter_facts(model: nn.Module) -> dict[str, str]:
     if config is not None:
         facts["adapter"] = json.dumps(asdict(config))
         facts["fan_in_fan_out"] = str(_has_conv1d(model)).lower()
+        if tied := tied_layers(model):
+            facts["tied"] = ", ".join(tied)
     name = getattr(getattr(model, "config", None), "name_or_path", "")
     if name:
         facts["base_model"] = name

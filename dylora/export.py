@@ -26,6 +26,7 @@ from dylora.adapter import (
     adapter_state,
     merged,
     read_adapter,
+    tied_layers,
 )
 from dylora.errors import UserError
 from dylora.heads import head_module
@@ -55,7 +56,8 @@ def export_peft(
     `peft.PeftModel.from_pretrained` and transformers' `load_adapter` read: adapter_config.json and
     adapter_model.safetensors, a trained head included. `facts` win over what the source says of
     itself: `base_model` (hub id or folder of the backbone), its `revision`, PEFT's `task_type`.
-    Raises UserError on a rank or a layer name that the adapter does not have.
+    Raises UserError on a rank or a layer name that the adapter does not have, and on an adapted
+    layer with a tied weight: PEFT would merge it into the embedding as well.
     """
     if isinstance(source, nn.Module):
         tensors, known = adapter_state(source), adapter_facts(source)
@@ -64,6 +66,12 @@ def export_peft(
     facts = known | facts
     if "adapter" not in facts:
         raise UserError("only low-rank adapters can be exported; this one was trained in full")
+    if "tied" in facts:
+        raise UserError(
+            f"{facts['tied']} shares its weight with the embedding, and PEFT would merge the "
+            "adapter into both: use dylora.export_merged, or adapt a model that was loaded with "
+            "tie_word_embeddings=False"
+        )
     config = AdapterConfig(**json.loads(facts["adapter"]))
     layers = _plain_layers(tensors, config, rank)
     head = {name: tensor for name, tensor in tensors.items() if ".lora_" not in name}
@@ -84,18 +92,22 @@ def export_merged(model: PreTrainedModel, folder: str | Path, rank: int) -> Path
     """Write `model` with the deltas of `rank` in its weights as a transformers folder; returns it.
 
     `AutoModel*.from_pretrained` reads it without PEFT or this package. The tokenizer is not part of
-    a model: save it beside. `model` is left as it was. Raises UserError if it has no adapter or not
-    this rank.
+    a model: save it beside. `model` is left as it was. An adapted layer with a tied weight is saved
+    untied. Raises UserError if there is no adapter, or not this rank.
     """
     layers = adapter_layers(model)
     if not layers:
         raise UserError("this model has no low-rank adapter to merge; adapt it or load one")
+    ties = model.config.tie_word_embeddings
+    unties = bool(tied_layers(model))
     with merged(model, rank):
         try:
+            model.config.tie_word_embeddings = ties and not unties
             for name, layer in layers.items():
                 model.set_submodule(name, layer.base)
             model.save_pretrained(folder)
         finally:
+            model.config.tie_word_embeddings = ties
             for name, layer in layers.items():
                 model.set_submodule(name, layer)
     return Path(folder)

@@ -264,3 +264,29 @@ def test_unequal_component_weights_are_multiplied_into_b(
         torch.testing.assert_close(
             loaded(inputs()).logits, model(inputs()).logits, rtol=1e-4, atol=1e-5
         )
+
+
+def test_a_tied_layer_is_merged_untied_and_leaves_the_embedding_alone(tmp_path: Path) -> None:
+    """GPT-2's lm_head is the embedding's own tensor; the delta is for one use of it only."""
+    model = dylora.adapt(gpt2(), ["lm_head", "c_attn"], max_rank=4, alpha=8)
+    randomize(model)
+    embedding = model.transformer.wte.weight
+    before, expected = embedding.clone(), model(inputs()).logits
+    with dylora.merged(model, 4):
+        torch.testing.assert_close(model(inputs()).logits, expected, rtol=1e-4, atol=1e-4)
+        assert torch.equal(embedding, before)
+    loaded = type(model).from_pretrained(dylora.export_merged(model, tmp_path / "merged", 4))
+    torch.testing.assert_close(loaded(inputs()).logits, expected, rtol=1e-4, atol=1e-4)
+    assert model.config.tie_word_embeddings
+    assert model.lm_head.base.weight is embedding and torch.equal(embedding, before)
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+def test_peft_gets_no_adapter_that_it_would_merge_into_the_embedding(
+    from_file: bool, tmp_path: Path
+) -> None:
+    model: Any = dylora.adapt(gpt2(), ["lm_head"], max_rank=4)
+    source = dylora.save_adapter(model, tmp_path / "a.safetensors") if from_file else model
+    with pytest.raises(dylora.UserError, match=r"lm_head shares its weight.*export_merged"):
+        dylora.export_peft(source, tmp_path / "peft", rank=2)
+    assert not (tmp_path / "peft").exists()
