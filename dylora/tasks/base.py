@@ -10,9 +10,12 @@ where the data came from:
   the order of their first appearance
 """
 
+import codecs
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 
@@ -88,12 +91,10 @@ def local_files(task: TaskConfig, folder: Path) -> dict[str, Path]:
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, without a byte order mark, every line end turned into `\\n`.
 
-    Raises UserError naming the line when the bytes are not UTF-8, and the file when it is blank.
+    Raises UserError naming the line when the bytes are not UTF-8 text, and the file when it is
+    blank or cannot be read.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _not_utf8(path) from error
+    text = "\n".join(line for _, line in read_lines(path))
     if not text.strip():
         raise UserError(f"{path}: the file is empty")
     return text
@@ -103,17 +104,55 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Every line of a UTF-8 file with its number, from 1; for files too large for `read_text`.
 
     A line ends where the hub's GLUE was split: at `\\n`, `\\r` or both, and at nothing else that
-    str.splitlines would take for an end. Raises UserError naming a line that is not UTF-8.
+    str.splitlines would take for an end. Raises UserError naming a line that is not UTF-8 text.
     """
     try:
         with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
+                if "\0" in line:
+                    raise UserError(f"{path}, line {number}: a NUL character; is this a text file?")
                 yield number, line.removesuffix("\n")
     except UnicodeDecodeError as error:
         raise _not_utf8(path) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def parse_json(text: str, path: Path, line: int = 1) -> Any:
+    """The value of a JSON text that begins on `line` of a file.
+
+    Raises UserError naming the line of a mistake, and the file of what JSON allows but would be
+    lost or cannot be kept: a name twice in one object, half a character, values nested too deep.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_named_once)
+        if "\\ud" in text.lower():  # half a character can only be written as an escape
+            json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        wrong = line + error.lineno - 1
+        raise UserError(f"{path}, line {wrong}: not valid JSON: {error.msg}") from error
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):x}"
+        raise UserError(f"{path}, from line {line}: {half} is half a character") from error
+    except (RecursionError, ValueError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise UserError(f"{path}, from line {line}: {reason.partition(';')[0]}") from error
+    return value
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    named = dict(pairs)
+    if len(named) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"an object has {next(n for n in names if names.count(n) > 1)!r} twice")
+    return named
 
 
 def _not_utf8(path: Path) -> UserError:
+    if path.read_bytes()[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return UserError(
+            f"{path}, line 1: not UTF-8 but UTF-16; convert the file: iconv -f UTF-16 -t UTF-8"
+        )
     text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     before = re.split("[\udc80-\udcff]", text, maxsplit=1)[0]  # bytes that could not be decoded
     return UserError(

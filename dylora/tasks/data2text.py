@@ -100,6 +100,8 @@ def _load(task: TaskConfig, data: Path, read: Callable[[Path], list[Pair]]) -> S
                 f"task.files.{name}=FILE (its forms are in conf/task/{task.name}.yaml)"
             )
         pairs = read(folder / file)
+        if not pairs:
+            raise UserError(f"{folder / file}: no entry has a text marked good")
         splits[name] = _per_reference(pairs) if name == "train" else _per_input(pairs)
     return splits
 

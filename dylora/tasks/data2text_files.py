@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dylora.errors import UserError
-from dylora.tasks.base import read_text
+from dylora.tasks.base import parse_json, read_text
 
 Triple = tuple[str, str, str]  # subject, property, object
 
@@ -70,24 +70,33 @@ def read_e2e(path: Path) -> list[Row]:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[Row]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    columns = reader.fieldnames or []
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows = _valid(path, reader)
+    header = next(rows)
     for column in ("mr", "ref"):
-        if column not in columns:
+        if header.count(column) != 1:
+            what = "two columns" if column in header else "no column"
+            raise UserError(f"{path} has {what} {column!r}; its columns are {', '.join(header)}")
+    for number, cells in enumerate(filter(None, rows), start=1):
+        place = f"{path}, row {number}"
+        if len(cells) != len(header):
             raise UserError(
-                f"{path} has no column {column!r}; its columns are {', '.join(columns)}"
+                f"{place}: {len(cells)} columns instead of {len(header)}; a text with commas "
+                'needs quotes: "name[X], eatType[Y]","A text, with a comma."'
             )
-    for number, row in enumerate(_valid(path, reader), start=1):
-        if row["mr"] is None or row["ref"] is None:
-            raise UserError(f"{path}, row {number}: it has fewer columns than the header")
-        yield Row(_linearise_attributes(row["mr"], f"{path}, row {number}"), one_line(row["ref"]))
+        row = dict(zip(header, cells, strict=True))
+        if not row["ref"].strip():
+            raise UserError(f"{place}: the text is empty; remove the row")
+        yield Row(_linearise_attributes(row["mr"], place), one_line(row["ref"]))
 
 
-def _valid(path: Path, reader: csv.DictReader) -> Iterator[dict[str, str | None]]:
+def _valid(path: Path, reader: Any) -> Iterator[list[str]]:
+    begin = 1
     try:
-        yield from reader
+        for cells in reader:
+            yield cells
+            begin = reader.line_num + 1
     except csv.Error as error:
-        begin = reader.line_num + 1  # DictReader counts the lines of complete rows
         raise UserError(f"{path}, row from line {begin}: not valid CSV ({error})") from None
 
 
@@ -111,8 +120,11 @@ def _line_rows(path: Path, text: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             source, separator, reference = line.strip().partition("||")
+            place = f"{path}, line {number}"
             if not separator:
-                raise UserError(f"{path}, line {number}: no || between input and text")
+                raise UserError(f"{place}: no || between input and text")
+            if not source.strip() or not reference.strip():
+                raise UserError(f"{place}: nothing in front of || or behind it")
             yield Row(source, one_line(reference))
 
 
@@ -143,7 +155,8 @@ def _checked(path: Path, entries: Iterable[Entry]) -> Iterator[Entry]:
     for entry in entries:
         if not entry.triples:
             raise UserError(f"{entry.place}: it has no triple")
-        if not entry.references:
+        # One of several may be empty, as in DART's test set.
+        if not any(reference.text for reference in entry.references):
             raise UserError(
                 f"{entry.place}: it has no reference text; remove it or name a file with references"
             )
@@ -151,38 +164,37 @@ def _checked(path: Path, entries: Iterable[Entry]) -> Iterator[Entry]:
 
 
 def _xml_entries(path: Path) -> Iterator[Entry]:
-    read_text(path)  # for the same complaints as about other files
+    text = read_text(path)
+    if "<!DOCTYPE" in text:
+        raise UserError(f"{path} has a DOCTYPE, whose entities could stand for anything: remove it")
     try:
-        root = ElementTree.parse(path).getroot()
+        root = ElementTree.fromstring(text)  # in UTF-8, whatever its first line says
     except ElementTree.ParseError as error:
         raise UserError(f"{path} is not valid XML: {error}; download it again") from None
     for number, element in enumerate(root.iter("entry"), start=1):
         place = f"{path}, entry {number} ({element.get('eid', 'no eid')})"
         triples = []
         for triple in element.iterfind("modifiedtripleset/mtriple"):
-            parts = (triple.text or "").split(" | ")
+            written = "".join(triple.itertext())
+            parts = written.split(" | ")
             if len(parts) != 3:
-                raise UserError(f"{place}: {triple.text!r} is not subject | property | object")
+                raise UserError(f"{place}: {written!r} is not subject | property | object")
             triples.append((parts[0], parts[1], parts[2]))
         references = [
-            Reference(one_line(text.text or ""), text.get("comment", ""))
+            Reference(one_line("".join(text.itertext())), text.get("comment", ""))
             for text in element.iterfind("lex")
         ]
         yield Entry(triples, references, element.get("category", ""), place)
 
 
 def _json_entries(path: Path) -> Iterator[Entry]:
-    try:
-        data = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}, line {error.lineno}: not valid JSON ({error.msg}); download it again"
-        ) from None
+    data = parse_json(read_text(path), path)
     # WebNLG: {"entries": [{"1": {...}}, ...]}; DART: [{...}, ...].
     webnlg = isinstance(data, dict) and "entries" in data
-    if not webnlg and not isinstance(data, list):
+    items = data["entries"] if webnlg else data
+    if not isinstance(items, list):
         raise UserError(f"{path}: neither WebNLG's {{'entries': [...]}} nor DART's [...]")
-    for number, item in enumerate(data["entries"] if webnlg else data, start=1):
+    for number, item in enumerate(items, start=1):
         place = f"{path}, entry {number}"
         try:
             yield _webnlg_entry(item, place) if webnlg else _dart_entry(item, place)
@@ -195,14 +207,30 @@ def _json_entries(path: Path) -> Iterator[Entry]:
 def _webnlg_entry(item: dict[str, Any], place: str) -> Entry:
     (entry,) = item.values()
     return Entry(
-        [(t["subject"], t["property"], t["object"]) for t in entry["modifiedtripleset"]],
-        [Reference(one_line(x["lex"]), x["comment"]) for x in entry["lexicalisations"]],
-        entry["category"],
+        [
+            (_text(t["subject"]), _text(t["property"]), _text(t["object"]))
+            for t in entry["modifiedtripleset"]
+        ],
+        [
+            Reference(one_line(_text(x["lex"])), _text(x["comment"]))
+            for x in entry["lexicalisations"]
+        ],
+        _text(entry["category"]),
         place,
     )
 
 
 def _dart_entry(item: dict[str, Any], place: str) -> Entry:
-    triples = [(subject, relation, value) for subject, relation, value in item["tripleset"]]
-    references = [Reference(one_line(x["text"]), x["source"]) for x in item["annotations"]]
+    triples = [
+        (_text(first), _text(second), _text(third)) for first, second, third in item["tripleset"]
+    ]
+    references = [
+        Reference(one_line(_text(x["text"])), _text(x["source"])) for x in item["annotations"]
+    ]
     return Entry(triples, references, "MISC", place)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{json.dumps(value)} is no text")
+    return value

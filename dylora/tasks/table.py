@@ -5,7 +5,6 @@ is never guessed: it must be one of `task.labels`.
 """
 
 import csv
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from datasets import Dataset, Features, Value
 
 from dylora.errors import UserError
 from dylora.suite.config import Kind, TaskConfig
-from dylora.tasks.base import Splits, local_files, read_lines, read_text
+from dylora.tasks.base import Splits, local_files, parse_json, read_lines, read_text
 
+LARGEST_SCORE = 1e18  # a regression squares it, in float32
 LONGEST_CELL = 2**31 - 1  # characters; csv's own limit of 131,072 refuses long documents
 
 
@@ -105,6 +105,8 @@ def _from_rows(task: TaskConfig, path: Path, rows: Iterable[tuple[int, list[str]
                 f"{path}: no column {name!r}; there are: {', '.join(header)}. Name it with"
                 f" task.{option}=, or set task.columns=[...] if the file has no header"
             )
+        if header.count(name) > 1:
+            raise UserError(f"{path}: two columns are named {name!r}; rename one of them")
     wanted = [header.index(name) for name in names]
     places: list[int] = []
     picked: list[list[str]] = []
@@ -123,10 +125,7 @@ def _from_rows(task: TaskConfig, path: Path, rows: Iterable[tuple[int, list[str]
 
 def read_json(task: TaskConfig, path: Path) -> Table:
     """Columns of a JSON list of objects."""
-    try:
-        objects = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from error
+    objects = parse_json(read_text(path), path)
     if not isinstance(objects, list):
         raise UserError(f"{path}: not a list of objects; name it .jsonl if it has one per line")
     return _from_objects(task, Table(str(path), {}, range(1, len(objects) + 1), "object"), objects)
@@ -137,13 +136,9 @@ def read_jsonl(task: TaskConfig, path: Path) -> Table:
     places: list[int] = []
     objects = []
     for line, text in enumerate(read_text(path).split("\n"), start=1):
-        if not text.strip():
-            continue
-        try:
-            objects.append(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {line}: not valid JSON: {error.msg}") from error
-        places.append(line)
+        if text.strip():
+            objects.append(parse_json(text, path, line))
+            places.append(line)
     return _from_objects(task, Table(str(path), {}, places), objects)
 
 
@@ -174,6 +169,8 @@ def to_dataset(task: TaskConfig, table: Table) -> Dataset:
         for row, text in enumerate(columns[name]):
             if not isinstance(text, str):
                 raise UserError(f"{table.where(row)}: {column!r} is no text: {text!r}")
+    if not any(text.strip() for texts in columns.values() for text in texts):
+        raise UserError(f"{table.source}: no row has a text in {' or '.join(task.text)}")
     convert = _scores if task.kind == Kind.regression else _class_ids
     columns["label"] = convert(task, table)
     label_type = "float32" if task.kind == Kind.regression else "int64"
@@ -198,10 +195,12 @@ def _scores(task: TaskConfig, table: Table) -> list[float]:
     scores = []
     for row, value in enumerate(table.columns[task.label]):
         try:
-            score = float(value)
-        except (TypeError, ValueError):
+            score = float(value) if not isinstance(value, bool) else math.nan
+        except (TypeError, ValueError, OverflowError):
             score = math.nan
         if not math.isfinite(score):
             raise UserError(f"{table.where(row)}: column {task.label!r} is not a number: {value!r}")
+        if abs(score) > LARGEST_SCORE:
+            raise UserError(f"{table.where(row)}: the score {value!r} is too large to learn")
         scores.append(score)
     return scores
