@@ -42,6 +42,14 @@ MISTAKES = {
     "task.select_metric=bleu": ["accuracy"],
     "task.labels=[a]": ["task.labels"],
     "train.epochs": ["train.epochs"],
+    "task.metrics=[BLEU]": ["task.metrics", "accuracy, f1, matthews_correlation"],
+    "task.labels=[a,b,c] task.metrics=[accuracy,f1]": ["f1 is for two classes"],
+    "task.format=tabel": ["task.format=tabel", "glue, table"],
+    "task.format=e2e": ["task.format=e2e", "glue, table"],
+    "task.protocol=paper": ["task.protocol=paper", "protocol=released"],
+    "task=dart task.protocol=lora": ["task.protocol=lora", "challenge, generation_eval"],
+    "task=dart task.metrics=[BLEU,CIDEr]": ["generation_eval of dart", "BLEU, METEOR, TER"],
+    "task=e2e task.format=table": ["task.format=table", "e2e, dart, webnlg", "a scorer"],
     "experiments=table8_hyperparameters": ["make tables"],
 }
 

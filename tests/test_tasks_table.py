@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from task_yaml import task_config
 
 from dylora.errors import UserError
 from dylora.suite.config import Kind, TaskConfig
+from dylora.tasks import LOADERS
 from dylora.tasks.base import hold_out
 from dylora.tasks.glue import load_glue
 from dylora.tasks.table import load_table
@@ -179,3 +181,8 @@ def test_nothing_is_left_when_all_rows_are_held_out(tmp_path: Path) -> None:
     task = tickets(tmp_path, "t.json", json.dumps(ROWS), holdout=2)
     with pytest.raises(UserError, match=r"task\.holdout=2: the training data has 2 rows"):
         hold_out(load_table(task, Path("unused")), task)
+
+
+@pytest.mark.parametrize("form", LOADERS)
+def test_the_loader_of_a_format_is_found_by_its_name(form: str) -> None:
+    assert callable(resolve_name(LOADERS[form]))

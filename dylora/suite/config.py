@@ -144,7 +144,7 @@ class TaskConfig:
     label: str = "label"
     labels: list[str] = field(default_factory=list)  # class names in the order of their ids
     metrics: list[str] = field(default_factory=list)  # names in dylora.metrics.METRICS
-    protocol: str | None = None  # of generation metrics where there are two
+    protocol: str | None = None  # how texts are scored, a name in dylora.metrics.nlg.PROTOCOLS
     select_metric: str = MISSING  # the one that decides which epoch is best
     eval_splits: list[str] = field(default_factory=lambda: ["validation"])
     max_length: int = 512  # tokens; longer inputs are cut

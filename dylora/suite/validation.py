@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from dylora.errors import UserError
 from dylora.metrics import metric_named, metrics_for
+from dylora.metrics.nlg import PROTOCOLS
 from dylora.suite.config import (
     Adaptation,
     Architecture,
@@ -22,6 +23,7 @@ from dylora.suite.config import (
     TrainConfig,
     default_ranks,
 )
+from dylora.tasks import LOADERS
 
 
 def validate(config: Config) -> None:
@@ -99,11 +101,6 @@ def _train_faults(train: TrainConfig) -> list[str]:
 def _task_faults(task: TaskConfig) -> list[str]:
     faults: list[str] = []
     name = f"task {task.name}"
-    known = metrics_for(task.kind)
-    if not task.metrics or not set(task.metrics) <= set(known):
-        faults.append(
-            f"{name}: task.metrics={task.metrics}; a {task.kind} task has {', '.join(known)}"
-        )
     for option in ("max_train_rows", "max_eval_rows", "holdout"):
         value = getattr(task, option)
         if value is not None and value < 1:
@@ -112,12 +109,50 @@ def _task_faults(task: TaskConfig) -> list[str]:
         faults.append(f"{name}: task.holdout needs a classification or regression with one split")
     if task.files.get("train") is None:
         faults.append(f"{name}: name the training file with task.files.train=FILE")
-    if task.kind == Kind.generation:
-        return faults + [
-            f"task.decode.{option}={getattr(task.decode, option)}: must be at least 1"
-            for option in ("beams", "max_new_tokens", "token_budget")
-            if getattr(task.decode, option) < 1
-        ]
+    of_texts = task.kind == Kind.generation
+    formats = [known for known in LOADERS if (known in PROTOCOLS) == of_texts]
+    if task.format not in formats:
+        needed = "a loader and a scorer of texts" if of_texts else "a loader of labels"
+        faults.append(
+            f"{name}: task.format={task.format}; a {task.kind} task takes {', '.join(formats)}, "
+            f"which have {needed}"
+        )
+    return faults + (_generation_faults(task, name) if of_texts else _label_faults(task, name))
+
+
+def _generation_faults(task: TaskConfig, name: str) -> list[str]:
+    faults = [
+        f"task.decode.{option}={getattr(task.decode, option)}: must be at least 1"
+        for option in ("beams", "max_new_tokens", "token_budget")
+        if getattr(task.decode, option) < 1
+    ]
+    scorings = {scoring.name: scoring for scoring in PROTOCOLS.get(task.format, [])}
+    chosen = task.protocol or next(iter(scorings), "")
+    if chosen in scorings:
+        of_kind = metrics_for(task.kind)
+        known = [metric for metric in scorings[chosen].metrics if metric in of_kind]
+        faults += _metric_faults(task, name, f"the scoring {chosen} of {task.format}", known)
+    elif scorings:
+        faults.append(
+            f"{name}: task.protocol={chosen}; how {task.format} is scored: {', '.join(scorings)}"
+        )
+    return faults
+
+
+def _metric_faults(task: TaskConfig, name: str, whose: str, known: list[str]) -> list[str]:
+    if task.metrics and set(task.metrics) <= set(known):
+        return []
+    return [f"{name}: task.metrics={task.metrics}; {whose} has {', '.join(known)}"]
+
+
+def _label_faults(task: TaskConfig, name: str) -> list[str]:
+    """Faults of a classification or a regression."""
+    faults = _metric_faults(task, name, f"a {task.kind} task", metrics_for(task.kind))
+    if task.protocol is not None:
+        faults.append(
+            f"{name}: task.protocol={task.protocol}: only texts are scored by one; whose settings "
+            "to follow is protocol=paper or protocol=released"
+        )
     if not 1 <= len(task.text) <= 2:
         faults.append(f"{name}: task.text={task.text} must name one or two text columns")
     if task.kind == Kind.classification and len(task.labels) < 2:
