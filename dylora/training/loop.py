@@ -218,16 +218,18 @@ class _Step:
         if self.method.loss == RankLoss.sum:
             return range(self.method.min_rank, self.method.max_rank + 1)
         if self.method.rank_scope == RankScope.sample:
-            ranks = self.sampler.per_sample(step * self.config.accumulation + number, size)
-            return [ranks[list(own_share(range(size))) or [0]]]
+            return [self.sampler.per_sample(step * self.config.accumulation + number, size)]
         return [self.sampler(step)]
 
     def _use(self, rank: Rank) -> float:
         """Put a rank in force; its number for the history, the mean if each example has its own."""
         if rank is None:
             return 0.0
+        if isinstance(rank, Tensor):
+            set_rank(self.model, rank[list(own_share(range(len(rank)))) or [0]])
+            return rank.float().mean().item()
         set_rank(self.model, rank)
-        return rank.float().mean().item() if isinstance(rank, Tensor) else float(rank)
+        return float(rank)
 
     def _update(self) -> None:
         if self.config.max_grad_norm > 0:
