@@ -14,8 +14,11 @@ import pytest
 from table_records import row, tables_of, write_outputs, write_run
 
 from dylora.results.layout import Published, known_tasks, load_experiments
+from dylora.results.stats import Comparison
 from dylora.results.tables.cells import Cell, Row, Table
-from dylora.results.tables.render import csv_table, latex, markdown
+from dylora.results.tables.paired import PairedTest
+from dylora.results.tables.render import csv_table, csv_tests, latex, markdown
+from dylora.results.tables.selection import Column
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = Published(
@@ -159,3 +162,13 @@ def test_a_thousand_records_take_seconds_and_every_experiment_compiles(tmp_path:
     compile_latex(text, tmp_path)
     table = (tmp_path / "tables" / "table2_glue.md").read_text()
     assert "| DyLoRA | 8 |" in table and "*54.90*" in table
+
+
+def test_a_paired_difference_is_in_the_unit_of_its_metric() -> None:
+    measured = Comparison(0.25, 0.1, 0.4, 0.01, 0.01, None, examples=9, seeds=1)
+    tests = [
+        PairedTest("gpt2", Column("task", metric, metric), 1, "A", "B", measured)
+        for metric in ("accuracy", "NIST")
+    ]
+    rows = list(csv.DictReader(csv_tests("small", tests).splitlines()))
+    assert [row["difference"] for row in rows] == ["25", "0.25"]

@@ -3,59 +3,14 @@
 `glue` computes the metrics of labels, `nlg` those of texts, which depend on a protocol.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from dylora.errors import UserError
-from dylora.metrics.sums import F1, HITS, MATTHEWS, PEARSON, Sums
-
-Compute = Callable[[np.ndarray, np.ndarray], float]  # predictions, labels, both (examples,)
-
-
-@dataclass(frozen=True)
-class Unit:
-    """How values are printed: times `scale`, with so many `digits` where they are means."""
-
-    scale: float = 1.0
-    digits: int = 1
-    points: bool = True  # whether 1, as printed, is a point of a hundred
-    sign: str = ""  # after the label of an axis
-
-
-FRACTION = Unit(scale=100.0, sign=" (%)")  # 0.9 is printed as 90.0
-PERCENT = Unit()  # already times 100, as BLEU
-RAW = Unit(digits=2, points=False)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One metric.
-
-    `kinds` are the kinds of task (`task.kind`) that may name it in `task.metrics`. `compute` is of
-    class ids or scores; texts are scored by a protocol of `dylora.metrics.nlg`. `sums` makes paired
-    tests over the examples possible.
-    """
-
-    name: str  # in options and records
-    label: str  # in figures and reports
-    kinds: tuple[str, ...]
-    hub: str  # the Hugging Face hub's id
-    unit: Unit
-    compute: Compute | None = None
-    sums: Sums | None = None
-    lower_is_better: bool = False
-    two_classes: bool = False  # undefined for more
-
-    def printed(self, value: float) -> float:
-        """A value as tables, figures and cards print it."""
-        return self.unit.scale * value
-
-    @property
-    def axis(self) -> str:
-        """The label of an axis, such as `accuracy (%)`."""
-        return self.label + self.unit.sign
+from dylora.metrics.base import FRACTION, PERCENT, RAW, Compute, Metric
+from dylora.metrics.sums import F1, HITS, MATTHEWS, PEARSON
 
 
 def _glue(name: str) -> Compute:

@@ -6,7 +6,8 @@ comes from the run's record.
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from dylora.metrics import FRACTION, Metric, metric_named
+from dylora.metrics import metric_named
+from dylora.metrics.base import FRACTION, Metric
 from dylora.results.deploy import Backbone
 from dylora.results.runs import Run
 from dylora.suite.config import Adaptation, Kind

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from math import isfinite, nan
 from typing import Any
 
-from dylora.metrics import Metric, metric_named
+from dylora.metrics import metric_named
+from dylora.metrics.base import Metric
 from dylora.results.curves import device
 from dylora.results.runs import Run
 from dylora.suite.config import Kind

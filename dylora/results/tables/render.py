@@ -180,7 +180,8 @@ def csv_tests(name: str, tests: Sequence[PairedTest]) -> str:
         c = test.comparison
         values: Sequence[object] = ("",) * 8
         if c is not None:
-            points = [f"{100 * value:.4g}" for value in (c.difference, c.low, c.high)]
+            printed = test.column.about.printed
+            points = [f"{printed(value):.4g}" for value in (c.difference, c.low, c.high)]
             p_values = [
                 "" if p is None else f"{p:.4g}"
                 for p in (c.bootstrap_p, c.randomisation_p, c.mcnemar_p)

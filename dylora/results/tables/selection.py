@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dylora.metrics import Metric, metric_named, metrics_for
+from dylora.metrics import metric_named, metrics_for
+from dylora.metrics.base import Metric
 from dylora.results.layout import Arm
 from dylora.results.runs import Run
 from dylora.suite.config import Architecture, Kind
