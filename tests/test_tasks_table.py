@@ -12,7 +12,7 @@ from task_yaml import task_config
 from dylora.errors import UserError
 from dylora.suite.config import Kind, TaskConfig
 from dylora.tasks import LOADERS
-from dylora.tasks.base import hold_out
+from dylora.tasks.base import hold_out, own_rows
 from dylora.tasks.glue import load_glue
 from dylora.tasks.table import load_table
 
@@ -186,3 +186,10 @@ def test_nothing_is_left_when_all_rows_are_held_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", LOADERS)
 def test_the_loader_of_a_format_is_found_by_its_name(form: str) -> None:
     assert callable(resolve_name(LOADERS[form]))
+
+
+def test_a_task_of_fewer_rows_trains_on_the_first_of_them_alone(tmp_path: Path) -> None:
+    task = tickets(tmp_path, "t.json", json.dumps(ROWS), train_rows=1)
+    splits = own_rows(load_table(task, Path("unused")), task)
+    assert splits["train"]["text_a"][:] == EXPECTED["text_a"][:1]
+    assert splits["validation"]["text_a"][:] == EXPECTED["text_a"]

@@ -148,6 +148,7 @@ class TaskConfig:
     select_metric: str = MISSING  # the one that decides which epoch is best
     eval_splits: list[str] = field(default_factory=lambda: ["validation"])
     max_length: int = 512  # tokens; longer inputs are cut
+    train_rows: int | None = None  # the task itself trains on its first rows alone, as sst2_8k
     max_train_rows: int | None = None  # use only the first rows; for short trials
     max_eval_rows: int | None = None
     holdout: int | None = None  # the last training rows validate instead, to choose settings on

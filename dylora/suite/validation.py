@@ -101,7 +101,7 @@ def _train_faults(train: TrainConfig) -> list[str]:
 def _task_faults(task: TaskConfig) -> list[str]:
     faults: list[str] = []
     name = f"task {task.name}"
-    for option in ("max_train_rows", "max_eval_rows", "holdout"):
+    for option in ("train_rows", "max_train_rows", "max_eval_rows", "holdout"):
         value = getattr(task, option)
         if value is not None and value < 1:
             faults.append(f"task.{option}={value}: must be at least 1, or null for all rows")

@@ -24,8 +24,8 @@ def load(task: TaskConfig, paths: PathsConfig) -> "Splits":
     Raises UserError naming the file, row or option that is wrong.
     """
     from dylora.tasks import toy
-    from dylora.tasks.base import Loader, hold_out, limit_rows
+    from dylora.tasks.base import Loader, hold_out, limit_rows, own_rows
 
     read: Loader = resolve_name(LOADERS[task.format])
     data = toy.write(task.name, Path(paths.cache)) if task.toy else Path(paths.data)
-    return limit_rows(hold_out(read(task, data), task), task)
+    return limit_rows(hold_out(own_rows(read(task, data), task), task), task)

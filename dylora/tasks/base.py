@@ -26,6 +26,14 @@ Splits = dict[str, Dataset]  # "train", "validation", "test", or names such as "
 Loader = Callable[[TaskConfig, Path], Splits]  # (task, data folder) -> splits
 
 
+def own_rows(splits: Splits, task: TaskConfig) -> Splits:
+    """The splits with the training rows that the task is made of: its first `train_rows`."""
+    if task.train_rows is None:
+        return splits
+    rows = splits["train"]
+    return splits | {"train": rows.select(range(min(task.train_rows, len(rows))))}
+
+
 def hold_out(splits: Splits, task: TaskConfig) -> Splits:
     """The splits with the last `holdout` training rows in place of the split that is scored.
 
