@@ -22,9 +22,9 @@ RANKS = [1, 2, 3]
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, dict[str, Any]]:
     home = make_home(tmp_path_factory.mktemp("home"))
-    chosen = config(
-        home, home / "results", "method=lora", "train.learning_rate=0.02", "train.epochs=25"
-    )
+    every = "evaluate.truncations=[rescaled,svd,svd_input,svd_kfac]"
+    training = ["method=lora", "train.learning_rate=0.02", "train.epochs=25"]
+    chosen = config(home, home / "results", *training, every)
     experiment.run(chosen)
     return chosen, record_of(home / "results")
 
