@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from dylora.errors import UserError
-from dylora.files import ADAPTER, whole_file
+from dylora.files import ADAPTER
 from dylora.heads import HEADS, freeze_all_but, head_module
 from dylora.importers import read_loralib, read_peft, read_tensors
 from dylora.layers import FUSED_PARTS, LoRAFused, LoRALinear, LowRank
 from dylora.rank import Method, RankState, at_rank, set_rank
+from dylora.tensors import write_tensors
 
 FORMAT = "dylora-adapter-1"
 TASK_TYPES = {  # PEFT's names, by the ending of transformers' class names
@@ -214,7 +214,7 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_adapter_state(model: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Copy trained tensors into `model`; raises UserError naming what is missing or misshaped."""
+    """Copy trained tensors into `model`; UserError names what is missing or does not fit."""
     own = adapter_state(model)
     for name in sorted(own.keys() ^ tensors.keys()):
         lacks = source if name in own else "this model's adapter"
@@ -225,6 +225,8 @@ def load_adapter_state(model: nn.Module, tensors: dict[str, Tensor], source: str
                 f"{source} does not fit this model: {name} has shape "
                 f"{tuple(tensors[name].shape)}, the model's is {tuple(tensor.shape)}"
             )
+        if not tensors[name].isfinite().all():
+            raise UserError(f"{source}: {name} has values that are not finite")
     for name, tensor in own.items():
         tensor.copy_(tensors[name])
 
@@ -232,18 +234,15 @@ def load_adapter_state(model: nn.Module, tensors: dict[str, Tensor], source: str
 def save_adapter(model: nn.Module, path: str | Path, **metadata: str) -> Path:
     """Write the trained tensors and what is needed to load them to one safetensors file.
 
-    `metadata` is kept with them. The file appears whole or not at all. Returns its path.
+    `metadata` is kept with them. The file appears whole or not at all; equal adapters give equal
+    files. Returns its path. Raises UserError naming a tensor with values that are not finite.
     """
     return write_adapter(adapter_state(model), {**adapter_facts(model), **metadata}, path)
 
 
 def write_adapter(tensors: dict[str, Tensor], facts: dict[str, str], path: str | Path) -> Path:
     """Write tensors and `adapter_facts` as a file that `read_adapter` reads; returns its path."""
-    path = Path(path)
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    with whole_file(path) as unfinished:
-        save_file(contiguous, unfinished, {**facts, "format": FORMAT})
-    return path
+    return write_tensors(tensors, {**facts, "format": FORMAT}, path)
 
 
 def adapter_facts(model: nn.Module) -> dict[str, str]:

@@ -21,8 +21,10 @@ def main() -> None:
     chosen = options(Options, __doc__)
     accelerator = Accelerator(gradient_accumulation_steps=2)
     torch.manual_seed(1)
-    tokenizer = AutoTokenizer.from_pretrained(chosen.model)
-    model = AutoModelForSequenceClassification.from_pretrained(chosen.model)
+    tokenizer = AutoTokenizer.from_pretrained(chosen.model, trust_remote_code=False)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        chosen.model, trust_remote_code=False
+    )
 
     train, test = (
         Dataset.from_dict({**tokenizer(texts), "labels": labels})

@@ -29,8 +29,10 @@ def compute_metrics(predicted: EvalPrediction) -> dict[str, float]:
 def main() -> None:
     chosen = options(Options, __doc__)
     set_seed(1)
-    tokenizer = AutoTokenizer.from_pretrained(chosen.model)
-    model = AutoModelForSequenceClassification.from_pretrained(chosen.model)
+    tokenizer = AutoTokenizer.from_pretrained(chosen.model, trust_remote_code=False)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        chosen.model, trust_remote_code=False
+    )
     train, test = (
         Dataset.from_dict({**tokenizer(texts), "labels": labels})
         for texts, labels in (reviews(), reviews(new_words=True))

@@ -15,8 +15,10 @@ from dylora.suite.cli import options, plain_errors
 def main() -> None:
     chosen = options(Options, __doc__)
     torch.manual_seed(1)
-    tokenizer = AutoTokenizer.from_pretrained(chosen.model)
-    model = AutoModelForSequenceClassification.from_pretrained(chosen.model)
+    tokenizer = AutoTokenizer.from_pretrained(chosen.model, trust_remote_code=False)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        chosen.model, trust_remote_code=False
+    )
     texts, labels = reviews()
 
     # The ten lines: adapt, draw a rank for each step, save.

@@ -45,8 +45,10 @@ def main() -> None:
     chosen = options(Options, __doc__)
     source = chosen.model or str(toy_model("tiny_gpt2", Path.home() / ".cache" / "dylora"))
     set_seed(1)
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(
+        source, trust_remote_code=False, dtype=torch.float32
+    )
 
     model = dylora.adapt(model, chosen.target_modules, max_rank=8, alpha=16)
     trainer = RankedSFTTrainer(  # no peft_config: the model has its adapter

@@ -9,6 +9,7 @@ import peft
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tiny import gpt2, inputs, llama, randomize, roberta
 from torch import nn
 
@@ -173,6 +174,37 @@ def test_files_that_are_no_adapters_are_refused(tmp_path: Path) -> None:
     garbage.write_bytes(b"garbage")
     with pytest.raises(dylora.UserError, match="not a safetensors file"):
         dylora.load_adapter(roberta(), garbage)
+
+
+def test_equal_adapters_give_equal_files(tmp_path: Path) -> None:
+    """safetensors writes metadata in a random order, of which there are many here."""
+    facts = {f"fact{number}": "x" for number in range(8)}
+    files = [tmp_path / f"{number}.safetensors" for number in range(3)]
+    for file in files:
+        dylora.save_adapter(dylora.adapt(roberta(), ["query"], max_rank=4), file, **facts)
+    assert len({file.read_bytes() for file in files}) == 1
+    with safe_open(files[0], "pt") as file:
+        assert file.metadata()["fact7"] == "x"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_adapter_that_holds_no_numbers_is_neither_saved_nor_loaded(
+    value: float, tmp_path: Path
+) -> None:
+    model = dylora.adapt(roberta(), ["query"], max_rank=4)
+    path = dylora.save_adapter(model, tmp_path / "a.safetensors")
+    tensors = load_file(path)
+    name = "roberta.encoder.layer.1.attention.self.query.lora_B"
+    tensors[name][0, 0] = value
+    with safe_open(path, "pt") as file:
+        save_file(tensors, path, file.metadata())
+    with pytest.raises(dylora.UserError, match=r"a\.safetensors: roberta.*lora_B has values"):
+        dylora.load_adapter(roberta(), path)
+    with torch.no_grad():
+        model.get_submodule(name.rpartition(".")[0]).low_rank.lora_B[0, 0] = value
+    with pytest.raises(dylora.UserError, match="lora_B has values that are not finite"):
+        dylora.save_adapter(model, tmp_path / "b.safetensors")
+    assert not (tmp_path / "b.safetensors").exists()
 
 
 def test_an_unknown_target_names_the_layers_that_there_are() -> None:

@@ -218,8 +218,57 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
     model = adapted()
     with torch.no_grad():
         model.classifier.out_proj.bias.fill_(float("nan"))
-    with pytest.raises(UserError, match="loss is nan at step 0"):
+    with pytest.raises(UserError, match="loss is nan at step 0, rank 4, learning rate 0"):
         fit(model, Recorder(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"learning_rate": 1e38, "warmup_steps": 15},
+        {"learning_rate": 1e20, "warmup_steps": 0},
+        {"alpha": 1e30, "max_grad_norm": 0.0},
+    ],
+)
+def test_diverging_training_leaves_a_dump_that_fails_again(
+    options: dict[str, float], tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {**options}
+    model = adapted(dropout=0.0, alpha=settings.pop("alpha", 16))
+    message = r"is (nan|inf) at step \d+, rank [1-4], learning rate .*divergence\.pt"
+    with pytest.raises(UserError, match=message) as error:
+        fit(model, Recorder(), tmp_path, **settings)
+    dump = torch.load(tmp_path / "divergence.pt", weights_only=True)
+    assert f"step {dump['step']}, rank {dump['rank']:g}" in str(error.value)
+    again = adapted(dropout=0.0, alpha=options.get("alpha", 16))
+    with torch.no_grad():
+        for name, tensor in adapter_state(again).items():
+            tensor.copy_(dump["trained"][name])
+    with dylora.at_rank(again, int(dump["rank"])):
+        assert not Recorder().loss(again, dump["batches"][0]).isfinite()
+
+
+@pytest.mark.parametrize(
+    ("alpha", "rate", "message"),
+    [(1e30, 1e-2, "the norm of the gradients is inf"), (16, 1e38, "the step is no float32")],
+)
+def test_a_step_that_would_do_nothing_or_overflow_ends_the_run(
+    alpha: float, rate: float, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=f"{message} at step 0, rank 4, learning rate"):
+        fit(adapted(alpha=alpha), Recorder(), tmp_path, learning_rate=rate, warmup_steps=0)
+
+
+def test_weights_that_diverge_in_the_last_step_are_not_kept(tmp_path: Path) -> None:
+    options = {"learning_rate": 3e37, "weight_decay": 1e3, "warmup_steps": 0, "max_steps": 1}
+    with pytest.raises(UserError, match="weights are no finite numbers at step 0, rank 4"):
+        fit(adapted(), Recorder(), tmp_path, **options)
+    assert not (tmp_path / "adapter.safetensors").exists()
+
+
+def test_a_score_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="score of rank 1 is inf at step 4"):
+        fit(adapted(), Recorder(scores=[float("inf")]), tmp_path)
 
 
 @pytest.fixture

@@ -1,6 +1,10 @@
 """The checks of a configuration that need no data, model or network, and no torch."""
 
+import math
+import re
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from dylora.errors import UserError
 from dylora.metrics import metric_named, metrics_for
@@ -29,6 +33,8 @@ from dylora.tasks import LOADERS
 def validate(config: Config) -> None:
     """Check what the types cannot; raises UserError listing every fault and what to type."""
     faults = [
+        *_name_faults(config),
+        *_number_faults(asdict(config)),
         *_rank_faults(config.method, config.train, config.evaluate),
         *_train_faults(config.train),
         *_task_faults(config.task),
@@ -37,6 +43,31 @@ def validate(config: Config) -> None:
     ]
     if faults:
         raise UserError("\n".join(faults))
+
+
+def _name_faults(config: Config) -> list[str]:
+    """Files and folders are named by these, so that none may lead out of the results folder."""
+    task, model = config.task, config.model
+    names = {f"task.name={task.name}": task.name, f"model.name={model.name}": model.name}
+    names |= {f"task.files: the split {split}": split for split in task.files}
+    advice = "; a hub id or a folder is model.name_or_path"
+    return [
+        f"{option} must be a plain name: up to 64 letters, digits and . _ + -, a letter or digit "
+        f"first{advice if name == model.name else ''}"
+        for option, name in names.items()
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", name)
+    ]
+
+
+def _number_faults(values: dict[str, Any], prefix: str = "") -> list[str]:
+    """inf and nan pass most comparisons, and every option that is a number needs a finite one."""
+    faults = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            faults += _number_faults(value, f"{prefix}{key}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            faults.append(f"{prefix}{key}={value}: must be a finite number")
+    return faults
 
 
 def _rank_faults(method: MethodConfig, train: TrainConfig, evaluate: EvaluateConfig) -> list[str]:
@@ -157,6 +188,8 @@ def _label_faults(task: TaskConfig, name: str) -> list[str]:
         faults.append(f"{name}: task.text={task.text} must name one or two text columns")
     if task.kind == Kind.classification and len(task.labels) < 2:
         faults.append(f"{name}: task.labels={task.labels} must name two classes or more")
+    if len({*task.labels}) != len(task.labels):
+        faults.append(f"{name}: task.labels={task.labels} names a class twice")
     for metric in task.metrics:
         if metric_named(metric).two_classes and len(task.labels) != 2:
             faults.append(f"{name}: {metric} is for two classes; leave it out of task.metrics")

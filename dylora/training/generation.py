@@ -66,7 +66,9 @@ def perplexity(
     shares = from_all((totals, tokens))
     all_tokens = sum(tokens for _, tokens in shares)
     losses = {rank: sum(totals[rank] for totals, _ in shares) / all_tokens for rank in ranks}
-    return {rank: {"perplexity": math.exp(loss)} for rank, loss in losses.items()}
+    # exp cannot give more than a float holds; what is no number comes out as inf too.
+    perplexities = {r: math.exp(loss) if loss < 700 else math.inf for r, loss in losses.items()}
+    return {rank: {"perplexity": value} for rank, value in perplexities.items()}
 
 
 def evaluate(

@@ -14,8 +14,13 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import get_linear_schedule_with_warmup
 
-from dylora.adapter import hold_untrained_rows, load_adapter_state, read_adapter, save_adapter
-from dylora.errors import UserError
+from dylora.adapter import (
+    adapter_state,
+    hold_untrained_rows,
+    load_adapter_state,
+    read_adapter,
+    save_adapter,
+)
 from dylora.files import ADAPTER
 from dylora.metrics import metric_named
 from dylora.rank import Rank, RankSampler, set_rank
@@ -23,10 +28,12 @@ from dylora.suite.config import MethodConfig, RankLoss, RankScope, TrainConfig, 
 from dylora.suite.signals import Interrupted, stop_requests
 from dylora.training.batching import training_batches
 from dylora.training.checkpoint import load_checkpoint, save_checkpoint
+from dylora.training.divergence import diverged
 from dylora.training.workers import is_main, own_share
 
 CHECKPOINT_SECONDS = 300  # at most so much work is lost when a process is killed outright
 AGREE_STEPS = 10  # several processes ask each other so often whether to stop
+LARGEST_RATE = 3e37  # AdamW divides it by 1 - beta1, in float32
 HISTORY_POINTS = 2000  # steps kept in the record; longer runs keep every k-th
 
 Example = dict[str, Any]
@@ -89,7 +96,8 @@ def train(
     sampler = RankSampler(
         method.max_rank, method.min_rank, method.rank_distribution, method.geometric_p, seed
     )
-    step = _Step(model, objective, config, method, sampler, accelerator, optimizer, scheduler)
+    tools = (accelerator, optimizer, scheduler)
+    step = _Step(model, objective, config, method, sampler, *tools, folder)
 
     last_save = time.perf_counter()
 
@@ -103,10 +111,10 @@ def train(
         while progress.step < plan.total_steps and not _out_of_patience(progress, config):
             started = time.perf_counter()
             for window in plan.remaining(objective, config, seed, progress):
-                loss, rank = step(window, progress.step)
-                if progress.step % plan.log_every == 0 or progress.step + 1 == plan.total_steps:
-                    mean = accelerator.reduce(loss, "mean")
-                    _log(progress, mean, rank, scheduler.get_last_lr()[0], bar)
+                logged = plan.logs(progress.step)
+                loss, rank = step(window, progress.step, logged)
+                if logged:
+                    _log(progress, loss, rank, scheduler.get_last_lr()[0], bar)
                     track(progress)
                 progress.step += 1
                 bar.update()
@@ -147,6 +155,10 @@ class Plan:
             total = min(total, config.max_steps)
         return cls(per_epoch, total, math.ceil(total / HISTORY_POINTS))
 
+    def logs(self, step: int) -> bool:
+        """Whether the history has this step."""
+        return step % self.log_every == 0 or step + 1 == self.total_steps
+
     def remaining(
         self, objective: Objective, config: TrainConfig, seed: int, progress: Progress
     ) -> list[list[list[int]]]:
@@ -176,15 +188,17 @@ class _Step:
     accelerator: Accelerator
     optimizer: Any
     scheduler: Any
+    folder: Path
 
-    def __call__(self, window: list[list[int]], step: int) -> tuple[Tensor, float]:
-        """Take the step; the window's mean loss, still on the device, and its (mean) rank.
+    def __call__(self, window: list[list[int]], step: int, watched: bool) -> tuple[float, float]:
+        """Take the step; the window's mean loss, nan if it is not looked at, and its (mean) rank.
 
-        With several processes the loss is to be averaged over them.
+        On a GPU, and among processes, looking takes time and is done if `watched`; on a CPU always.
+        Raises UserError, before the weights change, if the step is not made of finite numbers.
         """
         self.model.train()
         everything = sum(self._count(indices) for indices in window)
-        total, ranks = torch.zeros((), device=self.accelerator.device), []
+        total, ranks, batches = torch.zeros((), device=self.accelerator.device), [], []
         for number, indices in enumerate(window):
             drawn = self._draw_ranks(step, number, len(indices))
             own = list(own_share(indices))
@@ -193,6 +207,7 @@ class _Step:
             # A process without a share takes part with weight 0: the others wait for it.
             batch = self.objective.collate([self.objective.examples[i] for i in own or indices[:1]])
             batch = {k: v.to(self.accelerator.device) for k, v in batch.items()}
+            batches.append(batch)
             for turn, rank in enumerate(drawn, start=1):
                 ranks.append(self._use(rank))
                 last = number == len(window) - 1 and turn == len(drawn)
@@ -200,8 +215,24 @@ class _Step:
                     loss = self.objective.loss(self.model, batch) * weight
                     self.accelerator.backward(loss)
                 total += loss.detach()
+        mean_loss, mean_rank, norm = math.nan, sum(ranks) / len(ranks), self._clip()
+        if watched or (total.device.type == "cpu" and self.accelerator.num_processes == 1):
+            mean_loss = self.accelerator.reduce(total, "mean").item()
+            rate = self.scheduler.get_last_lr()[0]
+            if fault := self._fault(mean_loss, norm, rate):
+                model = self.accelerator.unwrap_model(self.model)
+                raise diverged(fault, model, batches, self.folder, step, mean_rank, rate)
         self._update()
-        return total, sum(ranks) / len(ranks)
+        return mean_loss, mean_rank
+
+    def _fault(self, loss: float, norm: Tensor | None, rate: float) -> str | None:
+        """What of the step is no finite number; None if all is well."""
+        if not math.isfinite(loss):
+            return f"the loss is {loss}"
+        scaled = self.accelerator.mixed_precision == "fp16"  # whose scaler leaves such a step out
+        if norm is not None and not norm.isfinite() and not scaled:
+            return f"the norm of the gradients is {norm.item()}"  # clipped by it they are all zero
+        return "the step is no float32" if rate > LARGEST_RATE else None
 
     def _count(self, indices: Sequence[int]) -> int:
         return sum(self.objective.count(self.objective.examples[i]) for i in indices)
@@ -231,10 +262,14 @@ class _Step:
         set_rank(self.model, rank)
         return float(rank)
 
+    def _clip(self) -> Tensor | None:
+        """Clip the gradients, where that is asked for; their norm before."""
+        if self.config.max_grad_norm <= 0:
+            return None
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        return self.accelerator.clip_grad_norm_(trained, self.config.max_grad_norm)
+
     def _update(self) -> None:
-        if self.config.max_grad_norm > 0:
-            trained = [p for p in self.model.parameters() if p.requires_grad]
-            self.accelerator.clip_grad_norm_(trained, self.config.max_grad_norm)
         hold = hold_untrained_rows(self.model) if self.method.strict_freeze else nullcontext()
         with hold:
             self.optimizer.step()
@@ -278,14 +313,9 @@ def _agreed(stop: bool, overdue: bool, step: int, accelerator: Accelerator) -> t
     return stop, overdue
 
 
-def _log(progress: Progress, loss: Tensor, rank: float, lr: float, bar: tqdm) -> None:
-    value = loss.item()
-    if not math.isfinite(value):
-        raise UserError(
-            f"the loss is {value} at step {progress.step}; try a lower train.learning_rate"
-        )
-    progress.steps.append({"step": progress.step, "loss": round(value, 5), "rank": rank, "lr": lr})
-    bar.set_postfix(loss=f"{value:.3f}", rank=f"{rank:g}", refresh=False)
+def _log(progress: Progress, loss: float, rank: float, lr: float, bar: tqdm) -> None:
+    progress.steps.append({"step": progress.step, "loss": round(loss, 5), "rank": rank, "lr": lr})
+    bar.set_postfix(loss=f"{loss:.3f}", rank=f"{rank:g}", refresh=False)
 
 
 def ranks_after_epoch(config: TrainConfig, method: MethodConfig) -> list[int | None]:
@@ -306,9 +336,20 @@ def _finish_epoch(
     method: MethodConfig,
     folder: Path,
 ) -> None:
-    """Score the epoch and keep its weights if they are the ones to select."""
+    """Score the epoch and keep its weights if they are the ones to select.
+
+    Raises UserError if weights or scores are no finite numbers any more.
+    """
+    last = progress.steps[-1]
+    facts = (folder, int(last["step"]), last["rank"], last["lr"])
+    if not all(tensor.isfinite().all() for tensor in adapter_state(model).values()):
+        raise diverged("the weights are no finite numbers", model, [], *facts)
     scores = objective.evaluate(model, ranks_after_epoch(config, method))
     selected = _selected(scores, objective.select_metric, config, method)
+    for rank, by_metric in scores.items():
+        for name, value in by_metric.items():
+            if not math.isfinite(value):
+                raise diverged(f"{name} of rank {rank or 0} is {value}", model, [], *facts)
     lower = metric_named(objective.select_metric).lower_is_better
     better = progress.best is None or (
         selected < progress.best if lower else selected > progress.best
