@@ -25,10 +25,10 @@ env: .venv/ready ## make .venv and install the project with all that demo and te
 demo: env ## LoRA and DyLoRA on toy tasks, every rank side by side; offline, minutes
 	$(BIN)/python scripts/demo.py
 
-$(filter-out table8_hyperparameters,$(EXPERIMENTS)): env
+$(filter-out table8,$(EXPERIMENTS)): env
 	$(BIN)/python run.py experiments=$@ $(ARGS)
 
-table8_hyperparameters: tables # made from conf/, without runs
+table8: tables # made from conf/, without runs
 
 tables: env ## the paper's tables from the records, beside the published numbers
 	$(BIN)/python scripts/make_tables.py $(ARGS)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dylora.errors import UserError
-from dylora.results.layout import known_tasks, load_experiments, load_published
+from dylora.results.layout import known_tasks, load_experiments
+from dylora.results.published import load_published
 from dylora.results.report import write_report
 from dylora.results.runs import load_records
 from dylora.suite.cli import left_out, options, plain_errors

@@ -1,7 +1,7 @@
 """Tables of every experiment from the run records, as Markdown, LaTeX and CSV.
 
   python scripts/make_tables.py                         into results/tables/
-  python scripts/make_tables.py experiment=table2_glue  one of them
+  python scripts/make_tables.py experiment=table2  one of them
   python scripts/make_tables.py paths.results=DIR       records and tables of another folder
 
 Reads records only: no torch, no network, never training. Exit status 1 if something had to be left
@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dylora.errors import UserError
-from dylora.results.layout import known_tasks, load_experiments, load_published
+from dylora.results.layout import known_tasks, load_experiments
+from dylora.results.published import load_published
 from dylora.results.runs import load_records
 from dylora.results.tables import build_tables, write_tables
 from dylora.suite.cli import left_out, options, plain_errors

@@ -162,7 +162,7 @@ def _grouped_csv(path: Path) -> list[list[str]]:
 def table(options: Options, scores: dict[str, Score], outputs: int) -> str:
     lines = [f"{options.task}: {outputs} outputs of {options.predictions}"]
     for name, result in scores.items():
-        digits = 2 * METRICS[name].unit.digits  # one text's score, not a mean over seeds
+        digits = 2 if METRICS[name].unit.points else 4  # one text's score, not a mean over seeds
         value = "-" if result.value is None else f"{result.value:.{digits}f}"
         lines.append(f"{name:<8}{value:>9}  {result.signature}")
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from dylora.suite.config import (
     Kind,
     MethodConfig,
     ModelConfig,
+    Protocol,
     TaskConfig,
 )
 from dylora.suite.records import SCHEMA, Record, signature, without_neutral, write_record
@@ -41,6 +42,7 @@ def config(task: str, method: str, seed: int = 1, max_rank: int = 4, **options: 
             architecture=Architecture.decoder if generation else Architecture.encoder,
         ),
         method=MethodConfig(name=Adaptation(method), max_rank=max_rank, **options),
+        protocol=Protocol.paper,
         seed=seed,
     )
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import yaml
 
-from dylora.results.layout import Experiment, Published, known_tasks, load_experiments
+from dylora.results.layout import Experiment, known_tasks, load_experiments
+from dylora.results.published import Published
 from dylora.results.runs import load_records
 from dylora.results.tables import build_tables
 from dylora.results.tables.cells import Cell, Table
-from dylora.suite.config import Adaptation, Config, Kind, MethodConfig, TaskConfig
+from dylora.suite.config import Adaptation, Config, Kind, MethodConfig, Protocol, TaskConfig
 from dylora.suite.records import SCHEMA, signature, without_neutral
 
 METRICS = {"cola": "matthews_correlation", "stsb": "pearson"}
@@ -25,7 +26,7 @@ GENERATION = {
 
 def settings(task: str, method: str, seed: int, model: str, max_rank: int, **more: Any) -> Config:
     """A run's configuration; `more` are options of the method, or others as `group__option`."""
-    config = Config(seed=seed)
+    config = Config(seed=seed, protocol=Protocol.paper)
     metric = METRICS.get(task, "accuracy")
     kind = Kind.regression if metric == "pearson" else Kind.classification
     config.task = TaskConfig(
@@ -34,11 +35,13 @@ def settings(task: str, method: str, seed: int, model: str, max_rank: int, **mor
     if task in GENERATION:
         config.task.kind, config.task.metrics = Kind.generation, GENERATION[task]
         config.task.select_metric = "perplexity"
+    config.task.toy = task.startswith("toy_")
     config.model.name = model
     config.method = MethodConfig(name=Adaptation(method), max_rank=max_rank)
     for name, value in more.items():
         group, _, option = name.rpartition("__")
-        setattr(getattr(config, group or "method"), option, value)
+        place = config if name == "protocol" else getattr(config, group or "method")
+        setattr(place, option, value)
     return config
 
 

@@ -50,7 +50,7 @@ MISTAKES = {
     "task=dart task.protocol=lora": ["task.protocol=lora", "challenge, generation_eval"],
     "task=dart task.metrics=[BLEU,CIDEr]": ["generation_eval of dart", "BLEU, METEOR, TER"],
     "task=e2e task.format=table": ["task.format=table", "e2e, dart, webnlg", "a scorer"],
-    "experiments=table8_hyperparameters": ["make tables"],
+    "experiments=table8": ["make tables"],
 }
 
 

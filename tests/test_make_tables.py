@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from table_records import experiment, write_run
 
-from dylora.results.layout import load_published
+from dylora.results.published import load_published
 from dylora.results.runs import Run, load_records
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +52,7 @@ def make_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
         monkeypatch.setattr(sys, "argv", ["make_tables.py", *paths])
         monkeypatch.chdir(ROOT)
         status = script.main()
-        assert "| Full |  | 90.0 |" in (results / "tables" / "small.md").read_text()
+        assert "| Full |  | 90.00 |" in (results / "tables" / "small.md").read_text()
         return Outcome(status, *capsys.readouterr())
 
     return run
@@ -146,7 +146,7 @@ def test_an_unknown_task_is_named_and_its_column_left_out(
     [
         ("layout: [", "cannot be read"),
         ("a: 1", "no layout"),
-        ("layout: {kind: scorse}", "must be one of scores, time, settings"),
+        ("layout: {kind: scorse}", "must be one of scores, time, search, settings"),
         ("layout: {kind: scores, titel: x}", "titel"),
         (
             "layout: {kind: scores, title: x, model: m, architecture: encoder, columns: {a: b}}",
@@ -163,17 +163,41 @@ def test_an_experiment_that_cannot_be_read_is_named(
     assert done.status == 1 and f"{path}: " in done.stderr and said in done.stderr
 
 
-def test_published_numbers_without_a_source_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "bad.yaml").write_text('- {models: [m], name: x, values: {average: "1"}}')
-    (tmp_path / "sure.yaml").write_text(
-        '- {models: [m], name: x, source: s, confidence: high, values: {average: "1"}}'
-    )
-    (tmp_path / "good.yaml").write_text(
-        '- {models: [m], name: x, source: s, confidence: primary, values: {average: "1"}}'
-    )
+GOOD = """
+- source: s
+  confidence: primary
+  models: [m]
+  rows: [{name: x, rank: "1", values: {average: "84.22±0.70"}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "said"),
+    [
+        ("source: s", "sorce: s", "sorce"),
+        ("confidence: primary", "confidence: high", "confidence"),
+        ("84.22±0.70", "eighty", r"x, rank 1, average: 'eighty' is not a number; write it as prin"),
+        ("84.22±0.70", "84.22±", "is not a number"),
+        (GOOD, "source: s", "must be a list of sources"),
+    ],
+)
+def test_published_numbers_are_refused_without_a_source_or_if_they_are_none(
+    tmp_path: Path, good: str, bad: str, said: str
+) -> None:
+    (tmp_path / "good.yaml").write_text(GOOD)
+    (tmp_path / "bad.yaml").write_text(GOOD.replace(good, bad))
+    found, [problem] = load_published(tmp_path)
+    assert list(found) == ["good"] and problem.path.name == "bad.yaml"
+    assert re.search(said, problem.message)
+
+
+@pytest.mark.parametrize(
+    "text", [".39", "87.03(8)", "0.628M", "7x", "88.40±0.0", "4 to 7", "3199.6"]
+)
+def test_published_numbers_are_kept_as_printed(tmp_path: Path, text: str) -> None:
+    (tmp_path / "good.yaml").write_text(GOOD.replace("84.22±0.70", text))
     found, problems = load_published(tmp_path)
-    assert list(found) == ["good"]
-    assert [problem.path.name for problem in problems] == ["bad.yaml", "sure.yaml"]
+    assert not problems and found["good"][0].values == {"average": text}
 
 
 def test_a_history_is_skipped_but_still_there_to_read(tmp_path: Path) -> None:

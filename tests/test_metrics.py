@@ -9,24 +9,24 @@ from dylora.metrics import METRICS, metric_named, metrics_for
 
 # name: kinds, the hub's id, printed for 0.5, digits, lower is better
 KNOWN = {
-    "accuracy": (("classification",), "accuracy", 50.0, 1, False),
-    "f1": (("classification",), "f1", 50.0, 1, False),
-    "matthews_correlation": (("classification",), "matthews_correlation", 50.0, 1, False),
-    "pearson": (("regression",), "pearsonr", 50.0, 1, False),
-    "spearman": (("regression",), "spearmanr", 50.0, 1, False),
-    "BLEU": (("generation",), "bleu", 0.5, 1, False),
-    "NIST": (("generation",), "nist_mt", 0.5, 2, False),
-    "METEOR": (("generation",), "meteor", 0.5, 1, False),
-    "ROUGE_L": (("generation",), "rouge", 0.5, 1, False),
-    "CIDEr": (("generation",), "cider", 0.5, 2, False),
-    "TER": (("generation",), "ter", 0.5, 1, True),
-    "perplexity": ((), "perplexity", 0.5, 2, True),
+    "accuracy": (("classification",), "accuracy", 50.0, True, False),
+    "f1": (("classification",), "f1", 50.0, True, False),
+    "matthews_correlation": (("classification",), "matthews_correlation", 50.0, True, False),
+    "pearson": (("regression",), "pearsonr", 50.0, True, False),
+    "spearman": (("regression",), "spearmanr", 50.0, True, False),
+    "BLEU": (("generation",), "bleu", 0.5, True, False),
+    "NIST": (("generation",), "nist_mt", 0.5, False, False),
+    "METEOR": (("generation",), "meteor", 0.5, True, False),
+    "ROUGE_L": (("generation",), "rouge", 0.5, True, False),
+    "CIDEr": (("generation",), "cider", 0.5, False, False),
+    "TER": (("generation",), "ter", 0.5, True, True),
+    "perplexity": ((), "perplexity", 0.5, False, True),
 }
 
 
 def test_what_is_known_of_each_metric() -> None:
     assert {
-        name: (m.kinds, m.hub, m.printed(0.5), m.unit.digits, m.lower_is_better)
+        name: (m.kinds, m.hub, m.printed(0.5), m.unit.points, m.lower_is_better)
         for name, m in METRICS.items()
     } == KNOWN
 

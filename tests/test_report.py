@@ -164,17 +164,17 @@ def test_missing_runs_are_listed_with_their_commands(
 
 
 def test_published_rows_name_their_source_and_are_no_measurement(tmp_path: Path) -> None:
-    from dylora.results.layout import load_published
+    from dylora.results.published import load_published
 
     names = known_tasks()
     experiments, _ = load_experiments(ROOT / "experiments", names)
-    (table,) = [e for e in experiments if e.name == "table2_glue"]
+    (table,) = [e for e in experiments if e.name == "table2"]
     published, _ = load_published(ROOT / "results" / "reference")
     write_report(tmp_path / "report.html", [], [table], published, [])
     text = (tmp_path / "report.html").read_text()
     rows = re.findall(r'<tr class="published .*?</tr>', text, re.S)
     assert rows and all("published [" in row and "data-runs" not in row for row in rows)
-    assert "arXiv 2106.09685" in text
+    assert "arXiv 2210.07558v2, Table 2" in text
 
 
 def test_progress_counts_a_warm_start_but_neither_trials_nor_other_arms(

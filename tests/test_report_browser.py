@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from runs import config, write
 
-from dylora.results.layout import known_tasks, load_experiments, load_published
+from dylora.results.layout import known_tasks, load_experiments
+from dylora.results.published import load_published
 from dylora.results.report import write_report
 from dylora.results.runs import load_records
 
@@ -99,7 +100,7 @@ def test_every_experiment_has_its_section_and_a_link_to_it(browser: Any) -> None
     assert {s.get_attribute("id") for s in sections} == {f"experiment-{name}" for name in names}
     links = {a.get_attribute("hash") for a in browser.find_elements("css selector", "nav a")}
     assert {f"#experiment-{name}" for name in names} < links
-    assert find(browser, "#experiment-table2_glue table").is_displayed()
+    assert find(browser, "#experiment-table2 table").is_displayed()
 
 
 def test_nothing_is_fetched_and_nothing_hostile_runs(browser: Any) -> None:
@@ -180,11 +181,13 @@ def test_a_value_opens_its_runs_and_their_commands_are_copied(browser: Any) -> N
 
     fake = "navigator.clipboard.writeText = async (text) => { window.copied = text; }"
     browser.execute_script(fake)
-    button = find(browser, "#experiment-table2_glue td button")
+    button = find(browser, "#experiment-table2 td button")
     button.send_keys(Keys.ENTER)
     dialog = find(browser, "dialog")
     assert dialog.is_displayed()
-    assert dialog.find_element("css selector", "h3").text == "Full fine-tuning · MRPC"
+    assert (
+        dialog.find_element("css selector", "h3").text == "Fine Tune, ours (RoBERTa-base) · MRPC F1"
+    )
     assert len(dialog.find_elements("css selector", "code")) == 3
     dialog.find_element("css selector", "button.copy").click()
     assert browser.execute_script("return window.copied") == "python run.py task=mrpc method=full"
@@ -193,7 +196,7 @@ def test_a_value_opens_its_runs_and_their_commands_are_copied(browser: Any) -> N
 
 
 def test_a_link_to_a_run_opens_it(browser: Any) -> None:
-    find(browser, "#experiment-table2_glue td button").click()
+    find(browser, "#experiment-table2 td button").click()
     link = find(browser, "dialog a")
     target = link.get_attribute("hash")
     link.click()

@@ -11,6 +11,7 @@ from scipy import stats as scipy_stats
 from dylora.metrics import METRICS, score
 from dylora.results.stats import (
     RESAMPLES,
+    Center,
     aurac,
     best_rank,
     compare,
@@ -29,7 +30,8 @@ def test_summary_is_mean_sample_deviation_and_median() -> None:
     assert (summary.n, summary.median) == (5, 86.0)
     assert summary.mean == pytest.approx(86.0)
     assert summary.std == pytest.approx(np.std(values, ddof=1))
-    assert summary.center("median") == 86.0 and summarize([1, 2, 6]).center("mean") == 3
+    assert summary.center(Center.median) == 86.0
+    assert summarize([1, 2, 6]).center(Center.mean) == 3
     assert summarize([3.0]).std is None
 
 

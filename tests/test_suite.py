@@ -29,14 +29,14 @@ def run(*arguments: str) -> str:
 def test_an_experiment_runs_from_one_command_to_table_figures_and_report(tmp_path: Path) -> None:
     results = f"paths.results={tmp_path}"
     assert "7 of 7 runs done, 0 failed" in run(
-        "run.py", "experiments=table_e2e", "scale=smoke", results
+        "run.py", "experiments=table6", "scale=smoke", results
     )
     records = [json.loads(path.read_text()) for path in tmp_path.glob("records/*/record.json")]
     assert {r["method"] for r in records} == {"dylora", "lora", "full"}
     assert all(r["task"] == "toy_e2e" and r["status"] == "done" for r in records)
 
     run("scripts/make_tables.py", results)
-    table = (tmp_path / "tables" / "table_e2e.md").read_text()
+    table = (tmp_path / "tables" / "table6.md").read_text()
     dylora = [record["scores"] for record in records if record["method"] == "dylora"]
     for rank in ("1", "2", "3", "4"):
         assert f"{mean(scores[rank]['BLEU'] for scores in dylora):.1f} ±" in table
@@ -46,5 +46,5 @@ def test_an_experiment_runs_from_one_command_to_table_figures_and_report(tmp_pat
     assert "toy_e2e" in (tmp_path / "report.html").read_text()
     assert "7 finished" in run("scripts/make_tables.py", results)
 
-    again = run("run.py", "experiments=table_e2e", "scale=smoke", results)
+    again = run("run.py", "experiments=table6", "scale=smoke", results)
     assert again.count("done already") == 7

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from table_records import row, tables_of, write_outputs, write_run
 
-from dylora.results.layout import Published, known_tasks, load_experiments
+from dylora.results.layout import known_tasks, load_experiments
+from dylora.results.published import Published
 from dylora.results.stats import Comparison
 from dylora.results.tables.cells import Cell, Row, Table
 from dylora.results.tables.paired import PairedTest
@@ -32,6 +33,7 @@ PUBLISHED = Published(
 
 def test_a_published_value_cannot_be_mistaken_for_a_measured_one(tmp_path: Path) -> None:
     write_run(tmp_path, method="full", scores={0: 0.5})
+    write_run(tmp_path, method="lora", max_rank=4, scores={1: 0.5, 2: 0.5, 4: 0.5})
     write_run(tmp_path, max_rank=4, scores={1: 0.5, 2: 0.5, 4: 0.6})
     [table, *_] = tables_of(tmp_path, {"paper": [PUBLISHED]}, published=["paper"])
     cells = [cell for r in table.rows if r.published for cell in r.cells]
@@ -52,17 +54,19 @@ def test_a_published_value_cannot_be_mistaken_for_a_measured_one(tmp_path: Path)
         assert line["origin"] == "measured" or line["value"] == ""
 
 
-def test_published_values_stand_only_beside_their_own_model(tmp_path: Path) -> None:
+def test_published_values_stand_beside_other_models_by_name_but_never_beside_trials(
+    tmp_path: Path,
+) -> None:
     write_run(tmp_path, model="minilm", method="full", scores={0: 0.5})
     write_run(tmp_path, method="full", scores={0: 0.5}, train__max_steps=8)
     tables = tables_of(tmp_path, {"paper": [PUBLISHED]}, published=["paper"])
-    shown = [any(r.published for r in table.rows) for table in tables]
-    assert [t.title.split("(")[1].split(")")[0][:20] for t in tables] == [
-        "roberta_base",
-        "minilm",
-        "roberta_base, trial ",
+    shown = [[r.name for r in table.rows if r.published] for table in tables]
+    assert [t.title.split("(")[1].split(")")[0][:46] for t in tables] == [
+        "RoBERTa-base, protocol=paper",
+        "MiniLM, protocol=paper",
+        "RoBERTa-base, protocol=paper, trial runs with ",
     ]
-    assert shown == [True, False, False]
+    assert shown == [["Full"], ["Full, RoBERTa-base"], []]
 
 
 def awkward() -> Table:
@@ -105,12 +109,10 @@ def test_latex_compiles_whatever_the_names_are(tmp_path: Path) -> None:
 
 
 def glue_records(results: Path, model: str = "roberta_base", seeds: int = 5) -> int:
-    """Every run of table2_glue with the predictions of 400 examples; returns how many."""
+    """Runs of Tables 2 and A with the predictions of 400 examples; returns how many."""
     rng = np.random.default_rng(0)
     columns = next(
-        e
-        for e in load_experiments(ROOT / "experiments", known_tasks())[0]
-        if e.name == "table2_glue"
+        e for e in load_experiments(ROOT / "experiments", known_tasks())[0] if e.name == "table2"
     ).layout.columns  # type: ignore[union-attr]
     labels = rng.choice(["no", "yes"], 400)
     numbers = rng.uniform(0, 5, 400)
@@ -160,8 +162,8 @@ def test_a_thousand_records_take_seconds_and_every_experiment_compiles(tmp_path:
     assert seconds < 20, f"{seconds:.1f} s for {records} records"
     text = "\n".join(path.read_text() for path in sorted((tmp_path / "tables").glob("*.tex")))
     compile_latex(text, tmp_path)
-    table = (tmp_path / "tables" / "table2_glue.md").read_text()
-    assert "| DyLoRA | 8 |" in table and "*54.90*" in table
+    table = (tmp_path / "tables" / "table2.md").read_text()
+    assert "| DyLoRA, ours (RoBERTa-base) | 8 |" in table and "*54.90*" in table
 
 
 def test_a_paired_difference_is_in_the_unit_of_its_metric() -> None:

@@ -235,7 +235,7 @@ def test_wandb_is_online_only_with_a_login_and_resumes_there(
 
 
 def test_the_group_is_the_experiment() -> None:
-    assert compose_config("tracker=wandb", "experiments=time").tracker.group == "time"
+    assert compose_config("tracker=wandb", "experiments=table1").tracker.group == "table1"
 
 
 # --- TensorBoard

@@ -12,17 +12,16 @@ Compute = Callable[[np.ndarray, np.ndarray], float]  # predictions, labels, both
 
 @dataclass(frozen=True)
 class Unit:
-    """How values are printed: times `scale`, with so many `digits` where they are means."""
+    """How values are printed: times `scale`."""
 
     scale: float = 1.0
-    digits: int = 1
     points: bool = True  # whether 1, as printed, is a point of a hundred
     sign: str = ""  # after the label of an axis
 
 
 FRACTION = Unit(scale=100.0, sign=" (%)")  # 0.9 is printed as 90.0
 PERCENT = Unit()  # already times 100, as BLEU
-RAW = Unit(digits=2, points=False)
+RAW = Unit(points=False)
 
 
 @dataclass(frozen=True)

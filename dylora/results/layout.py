@@ -1,55 +1,50 @@
-"""How results are laid out: experiments/*.yaml, and published numbers from results/reference/."""
+"""How results are laid out: the `layout` of experiments/*.yaml. No torch here."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import MISSING, DictConfig
 
 from dylora.errors import UserError
 from dylora.results.runs import SCHEMA_DEFAULTS, Problem
-from dylora.suite.cli import explain
-from dylora.suite.config import Architecture
+from dylora.results.typed_yaml import read_yaml, typed
+from dylora.suite.config import Architecture, Protocol, Truncation
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where PyYAML was built with it
 CONF = Path(__file__).parents[2] / "conf"
-
-
-class Center(StrEnum):
-    """What stands for the seeds: the papers take the median for GLUE, the mean for generation."""
-
-    median = "median"
-    mean = "mean"
 
 
 @dataclass
 class Arm:
     """Runs that belong together, whatever their task, model and seed, and a name for them."""
 
-    name: str = MISSING
+    name: str = MISSING  # that of the published rows which stand beside it
     match: dict[str, Any] = field(default_factory=dict)  # option -> value, such as method.name
-    ranks: list[int] = field(default_factory=list)  # the rows to show; none: it has no ranks
+    ranks: list[int] = field(default_factory=list)  # a row for each; none: it has no ranks
+    mean_of: list[int] = field(default_factory=list)  # a row with the mean over these ranks
     own_rank: bool = False  # each rank is that of a run trained at this rank, not of a truncation
+    truncation: Truncation | None = None  # of a LoRA, cut in another way than as it was trained
     against: list[str] = field(default_factory=list)  # arms to test against at the same rank
 
 
 @dataclass
 class ScoreLayout:
-    """Scores by method and rank (rows) and task and metric (columns)."""
+    """Scores by rank and method (rows) and task and metric (columns)."""
 
     title: str = MISSING
     model: str = MISSING  # the paper's; its table comes first
     architecture: Architecture = MISSING
+    protocol: Protocol = Protocol.paper  # that of the published rows
     columns: dict[str, str] = field(default_factory=dict)  # task.metric -> heading
+    fractions: list[str] = field(default_factory=list)  # columns in parts of one, not of a hundred
     arms: list[Arm] = field(default_factory=list)
+    parameters: bool = False  # a first column with what is trained or stored, head included
+    seconds: bool = False  # a first column with the time of training
     average: bool = False  # a last column with the mean of the others
-    best: bool = False  # rows with each arm's best rank
-    centers: list[Center] = field(default_factory=lambda: [Center.mean])  # one table for each
+    best: bool = False  # rows with each arm's best value over ranks and seeds
+    ranks_as_columns: bool = False
     published: list[str] = field(default_factory=list)  # files in results/reference
     notes: list[str] = field(default_factory=list)
 
@@ -61,7 +56,24 @@ class TimeLayout:
     title: str = MISSING
     model: str = MISSING
     architecture: Architecture = MISSING
+    protocol: Protocol = Protocol.paper
     columns: dict[str, str] = field(default_factory=dict)  # task -> heading of its row
+    once: Arm = field(default_factory=Arm)
+    sweep: Arm = field(default_factory=Arm)
+    published: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class SearchLayout:
+    """The best rank: by one run with all of them, or by a run for each power of two."""
+
+    title: str = MISSING
+    model: str = MISSING
+    architecture: Architecture = MISSING
+    protocol: Protocol = Protocol.paper
+    columns: dict[str, str] = field(default_factory=dict)  # task.metric -> heading
+    max_ranks: list[int] = field(default_factory=list)  # a block for each; arms need no ranks
     once: Arm = field(default_factory=Arm)
     sweep: Arm = field(default_factory=Arm)
     published: list[str] = field(default_factory=list)
@@ -73,16 +85,18 @@ class SettingsLayout:
     """Hyper-parameters (rows) by task (columns), as the recipes in conf/ set them."""
 
     title: str = MISSING
-    models: dict[str, list[str]] = field(default_factory=dict)  # model -> tasks
+    models: dict[Protocol, dict[str, list[str]]] = field(default_factory=dict)  # model -> tasks
     options: dict[str, str] = field(default_factory=dict)  # option -> heading of its row
-    published: list[str] = field(default_factory=list)
+    published: dict[Protocol, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
-Layout = ScoreLayout | TimeLayout | SettingsLayout
+RunsLayout = ScoreLayout | TimeLayout | SearchLayout  # made from runs
+Layout = RunsLayout | SettingsLayout
 KINDS: dict[str, type[Layout]] = {
     "scores": ScoreLayout,
     "time": TimeLayout,
+    "search": SearchLayout,
     "settings": SettingsLayout,
 }
 
@@ -96,28 +110,18 @@ class Experiment:
     layout: Layout
 
 
-class Confidence(StrEnum):
-    """Of a published value: read in its source, or told by someone who has read it."""
-
-    primary = "primary"
-    medium = "medium"
-
-
-@dataclass
-class Published:
-    """Numbers of one source, as printed there ("87.5±.3"), never measured here."""
-
-    models: list[str] = MISSING
-    name: str = MISSING
-    rank: str = ""
-    source: str = MISSING
-    confidence: Confidence = MISSING
-    values: dict[str, str] = field(default_factory=dict)  # column -> text
+def arms_of(layout: Layout) -> list[Arm]:
+    """The arms of a layout that is made from runs."""
+    if isinstance(layout, ScoreLayout):
+        return layout.arms
+    return [] if isinstance(layout, SettingsLayout) else [layout.once, layout.sweep]
 
 
-@dataclass
-class _PublishedFile:
-    rows: list[Published] = field(default_factory=list)
+def published_files(layout: Layout) -> list[str]:
+    """The names of all files of published numbers that a layout shows."""
+    if isinstance(layout, SettingsLayout):
+        return [name for names in layout.published.values() for name in names]
+    return layout.published
 
 
 def known_tasks() -> set[str]:
@@ -136,20 +140,14 @@ def load_experiments(
     experiments, problems = [], []
     for path in sorted(folder.glob("*.yaml")):
         try:
-            content = _read_yaml(path)
+            content = read_yaml(path)
             layout = _typed_layout(content)
         except UserError as error:
             problems.append(Problem(path, str(error)))
             continue
         unknown = sorted(set(_named_tasks(content)) - set(tasks))
         problems += [Problem(path, _unknown_task(task, tasks)) for task in unknown]
-        if isinstance(layout, ScoreLayout | TimeLayout):
-            kept = {k: v for k, v in layout.columns.items() if k.split(".")[0] not in unknown}
-            layout.columns = kept
-        else:
-            layout.models = {
-                m: [t for t in names if t not in unknown] for m, names in layout.models.items()
-            }
+        _leave_out(layout, unknown)
         experiments.append(Experiment(path.stem, path, layout))
     if only is None:
         return experiments, problems
@@ -160,33 +158,12 @@ def load_experiments(
     return chosen, problems
 
 
-def load_published(folder: Path) -> tuple[dict[str, list[Published]], list[Problem]]:
-    """Published numbers by the name of their file; a file with a fault is left out and reported."""
-    found: dict[str, list[Published]] = {}
-    problems = []
-    for path in sorted(folder.glob("*.yaml")):
-        try:
-            rows = _read_yaml(path)
-            if not isinstance(rows, list):
-                raise UserError("must be a list of rows (models, name, source, confidence, values)")
-            found[path.stem] = _typed(_PublishedFile, {"rows": rows}).rows
-        except UserError as error:
-            problems.append(Problem(path, str(error)))
-    return found, problems
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), LOADER)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"cannot be read; mend it ({error})") from error
-
-
-def _typed(schema: type, values: Any) -> Any:
-    try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
-    except OmegaConfBaseException as error:
-        raise UserError(f"{schema.__name__}: {explain(error)}; mend the file") from error
+def _leave_out(layout: Layout, tasks: Collection[str]) -> None:
+    if isinstance(layout, SettingsLayout):
+        for models in layout.models.values():
+            models |= {m: [t for t in names if t not in tasks] for m, names in models.items()}
+    else:
+        layout.columns = {k: v for k, v in layout.columns.items() if k.split(".")[0] not in tasks}
 
 
 def _typed_layout(content: Any) -> Layout:
@@ -197,28 +174,30 @@ def _typed_layout(content: Any) -> Layout:
     kind = values.pop("kind", None)
     if kind not in KINDS:
         raise UserError(f"layout.kind={kind}: must be one of {', '.join(KINDS)}")
-    layout = _typed(KINDS[kind], DictConfig(values))
-    if isinstance(layout, ScoreLayout):
+    layout = typed(KINDS[kind], DictConfig(values))
+    _check(layout)
+    return layout
+
+
+def _check(layout: Layout) -> None:
+    """Raises UserError for what the types cannot tell."""
+    if isinstance(layout, ScoreLayout | SearchLayout):
         for key in layout.columns:
             if "." not in key:
                 raise UserError(f"layout.columns: {key} must be task.metric, as in mrpc.accuracy")
-    for arm in _arms(layout):
+    for arm in arms_of(layout):
         if isinstance(layout, TimeLayout) and not arm.ranks:
             raise UserError(f"arm {arm.name!r} names no ranks; add ranks: [1, 2, 4, 8]")
         for option in arm.match:
             if not _is_option(option):
                 raise UserError(f"arm {arm.name!r} matches {option}, which is no option of a run")
-    names = [arm.name for arm in _arms(layout)]
-    unknown = [name for arm in _arms(layout) for name in arm.against if name not in names]
+    names = [arm.name for arm in arms_of(layout)]
+    unknown = [name for arm in arms_of(layout) for name in arm.against if name not in names]
     if unknown:
         raise UserError(f"against: there is no arm {unknown[0]!r}; write one of {names}")
-    return layout
-
-
-def _arms(layout: Layout) -> list[Arm]:
-    if isinstance(layout, ScoreLayout):
-        return layout.arms
-    return [layout.once, layout.sweep] if isinstance(layout, TimeLayout) else []
+    cut = {arm.name for arm in arms_of(layout) if arm.truncation is not None}
+    if any(cut & {arm.name, *arm.against} for arm in arms_of(layout) if arm.against):
+        raise UserError("against: paired tests are not made of an arm with a truncation")
 
 
 def _is_option(name: str) -> bool:
@@ -234,8 +213,9 @@ def _named_tasks(content: dict[str, Any]) -> Iterator[str]:
     """Tasks of the layout's columns and of the grids."""
     layout = content["layout"]
     yield from (str(key).split(".")[0] for key in layout.get("columns", {}))
-    for tasks in layout.get("models", {}).values():
-        yield from tasks
+    for models in layout.get("models", {}).values():
+        for tasks in models.values():
+            yield from tasks
     sweeper = content.get("hydra", {}).get("sweeper", {})
     for grid in [*sweeper.get("grids", []), *sweeper.get("smoke", [])]:
         value = grid.get("task", [])

@@ -15,7 +15,8 @@ from dylora.errors import UserError
 from dylora.files import write_text
 from dylora.metrics import metric_named
 from dylora.results.curves import Panel, Series, band, panels, seeds
-from dylora.results.layout import Experiment, Published
+from dylora.results.layout import Experiment
+from dylora.results.published import Published
 from dylora.results.run_view import view_of
 from dylora.results.runs import Problem, Run
 from dylora.results.status import Progress, progress_of

@@ -22,7 +22,7 @@ PARTS: dict[str, type] = {
     "scores": dict,
 }
 FINISHED_PARTS: dict[str, type] = {"parameters": dict, "times": dict}
-OPTIONAL_PARTS = ("device", "metrics")
+OPTIONAL_PARTS = ("device", "metrics", "truncations")
 Scores = dict[int, dict[str, float | None]]  # rank -> metric -> value; rank 0: no adapter
 
 
@@ -74,10 +74,16 @@ class Run:
 
         What is not a number (a correlation with a constant, a metric without its Java) is None.
         """
-        return {
-            int(rank): {name: _number(value) for name, value in values.items()}
-            for rank, values in self.record["scores"].items()
-        }
+        return _scores(self.record["scores"])
+
+    def truncated(self, truncation: str | None) -> Scores:
+        """Of a LoRA cut to its lower ranks in another way; None: as it was trained, as `scores`.
+
+        Empty where the record has none (`evaluate.truncations`).
+        """
+        if truncation is None:
+            return self.scores
+        return _scores(self.record.get("truncations", {}).get(truncation, {}))
 
     @property
     def max_rank(self) -> int:
@@ -194,7 +200,7 @@ def _fault(record: Any) -> str:
         return f"is incomplete, without a usable {' or '.join(wrong)}; {again}"
     if not _is_config(record["config"], SCHEMA_DEFAULTS):
         return f"has no configuration of the usual form; {again}"
-    if not _are_scores(record["scores"]):
+    if not all(map(_are_scores, [record["scores"], *record.get("truncations", {}).values()])):
         return f"has no scores of the usual form; {again}"
     if record["status"] == "done":
         if not record["scores"]:
@@ -253,6 +259,13 @@ def _disagreements(same: list[Run]) -> Iterator[Problem]:
             f"has the signature {run.signature}, as has {others}, but other scores; none of them "
             "is used until you delete or move away the wrong ones",
         )
+
+
+def _scores(by_rank: Record) -> Scores:
+    return {
+        int(rank): {name: _number(value) for name, value in values.items()}
+        for rank, values in by_rank.items()
+    }
 
 
 def _number(value: float | None) -> float | None:

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from scipy.special import bdtr
@@ -16,6 +17,13 @@ CHUNK = 1 << 22  # numbers held at a time while resampling
 Curve = Mapping[int, float]  # rank -> score
 
 
+class Center(StrEnum):
+    """What stands for the seeds."""
+
+    median = "median"
+    mean = "mean"
+
+
 @dataclass(frozen=True)
 class Summary:
     """What repetitions under other seeds gave."""
@@ -25,9 +33,9 @@ class Summary:
     std: float | None  # with n - 1 in the denominator; None for a single value
     median: float
 
-    def center(self, convention: str) -> float:
-        """The papers' number: `median` (of five seeds, GLUE) or `mean` (of three, generation)."""
-        return {"median": self.median, "mean": self.mean}[convention]
+    def center(self, convention: Center) -> float:
+        """The number of a convention."""
+        return {Center.median: self.median, Center.mean: self.mean}[convention]
 
 
 def summarize(values: Sequence[float]) -> Summary:

@@ -9,7 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from dylora.results.curves import SCORED
-from dylora.results.layout import Arm, Experiment, ScoreLayout, SettingsLayout
+from dylora.results.layout import Arm, Experiment, SettingsLayout, arms_of
 from dylora.results.runs import Run
 from dylora.suite.sweep import jobs
 
@@ -40,9 +40,9 @@ class Progress:
 def progress_of(experiment: Experiment, runs: Iterable[Run]) -> list[Progress]:
     """Progress with the experiment's own model, then with others that have any of its runs.
 
-    A planned run is done when there is a run without limits that has the options of the grid and
-    those of an arm of the layout: the table's view, in which a warm start counts. Empty for an
-    experiment without a grid.
+    A planned run is done when there is a run of the layout's protocol, without limits, that has the
+    options of the grid and those of an arm: the table's view, in which a warm start counts. Empty
+    for an experiment without a grid.
     """
     layout = experiment.layout
     if isinstance(layout, SettingsLayout):
@@ -50,11 +50,11 @@ def progress_of(experiment: Experiment, runs: Iterable[Run]) -> list[Progress]:
     content: Any = OmegaConf.to_container(OmegaConf.load(experiment.path))
     grids = content.get("hydra", {}).get("sweeper", {}).get("grids", [])
     planned = [dict(word.split("=", 1) for word in job) for job in jobs(grids, {})] if grids else []
-    arms = layout.arms if isinstance(layout, ScoreLayout) else [layout.once, layout.sweep]
+    arms = arms_of(layout)
     fitting: dict[str, dict[tuple[str, ...], list[Run]]] = {layout.model: {}}
     tasks = {options.get("task") for options in planned}
     for run in runs:
-        if run.task in tasks and not run.limits:
+        if run.task in tasks and not run.limits and run.option("protocol") == layout.protocol:
             by_key = fitting.setdefault(run.model, {})
             by_key.setdefault((run.task, run.method, str(run.seed)), []).append(run)
     found = [

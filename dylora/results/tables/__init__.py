@@ -6,13 +6,21 @@ from pathlib import Path
 
 from dylora.errors import UserError
 from dylora.files import write_text
-from dylora.results.layout import Experiment, Published, ScoreLayout, TimeLayout
+from dylora.results.layout import (
+    Experiment,
+    ScoreLayout,
+    SearchLayout,
+    TimeLayout,
+    published_files,
+)
+from dylora.results.published import Published
 from dylora.results.runs import Problem, Run
 from dylora.results.tables.cells import Cell, Row, Table
 from dylora.results.tables.costs import time_tables
 from dylora.results.tables.paired import PairedTest
 from dylora.results.tables.render import csv_table, csv_tests, latex, markdown
 from dylora.results.tables.scores import score_tables
+from dylora.results.tables.search import search_tables
 from dylora.results.tables.settings import settings_tables
 
 __all__ = ["Cell", "ExperimentTables", "PairedTest", "Row", "Table", "build_tables", "write_tables"]
@@ -32,24 +40,26 @@ def build_tables(
 ) -> tuple[ExperimentTables, list[Problem]]:
     """Lay out the runs as the experiment says, and tell what of the experiment cannot be used."""
     layout = experiment.layout
-    missing = [name for name in layout.published if name not in published]
-    rows = [row for name in layout.published for row in published.get(name, [])]
-    tests: list[PairedTest] = []
     problems = [
         Problem(
             experiment.path,
             f"published: there is no usable file {name}.yaml of published numbers; the tables are "
             "made without it",
         )
-        for name in missing
+        for name in published_files(layout)
+        if name not in published
     ]
+    tests: list[PairedTest] = []
+    rows = [row for name in published_files(layout) for row in published.get(name, [])]
     if isinstance(layout, ScoreLayout):
         tables, tests = score_tables(layout, runs, rows)
     elif isinstance(layout, TimeLayout):
         tables = time_tables(layout, runs, rows)
+    elif isinstance(layout, SearchLayout):
+        tables = search_tables(layout, runs, rows)
     else:
         try:
-            tables = settings_tables(layout, rows)
+            tables = settings_tables(layout, published)
         except UserError as error:
             tables = []
             problems.append(Problem(experiment.path, str(error)))

@@ -2,12 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from string import ascii_lowercase
 
-from dylora.results.layout import Published
+from dylora.results.published import Published
 from dylora.results.runs import Run
-from dylora.results.stats import Summary
+from dylora.results.stats import Center, Summary
 
 DASH = "–"  # for what is missing; never a guess
+DIGITS = 2  # of a mean over seeds, as the paper prints all of them
+LETTERS = ascii_lowercase  # of the notes on single cells
+
+
+MODELS = {  # as their papers write them
+    "roberta_base": "RoBERTa-base",
+    "roberta_large": "RoBERTa-large",
+    "minilm": "MiniLM",
+    "gpt2": "GPT-2",
+    "gpt2_medium": "GPT-2 medium",
+    "gpt2_large": "GPT-2 large",
+    "gpt2_novels": "GPT-2 of novels",
+}
 
 
 @dataclass(frozen=True)
@@ -20,6 +34,7 @@ class Cell:
     runs: tuple[Run, ...] = ()
     best: bool = False  # of its column
     marks: str = ""  # of paired tests
+    note: str = ""  # what is odd about the value, under the table
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,7 @@ class Row:
     detail: str  # the second heading: a rank, a task, a source
     cells: Sequence[Cell]
     published: Published | None = None
+    block: str = ""  # rows of one block stand together, with a line above
 
     @property
     def source(self) -> str:
@@ -47,10 +63,49 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Row]
     notes: Sequence[str] = ()
+    of_runs: bool = True  # else its rows are settings
 
     @property
     def measured(self) -> bool:
         return any(cell.runs for row in self.rows for cell in row.cells)
+
+    @property
+    def sources(self) -> list[str]:
+        """Where the published values are from, each once."""
+        return list(dict.fromkeys(row.source for row in self.rows if row.published is not None))
+
+    def name(self, row: Row) -> str:
+        """Of a row: beside published ones a measured one says whose it is."""
+        ours = self.of_runs and row.published is None and self.sources
+        return f"{row.name}, ours ({model_name(self.model)})" if ours else row.name
+
+    def tag(self, row: Row) -> str:
+        """The number of a published row's source, as in [1]; empty if measured here."""
+        return f"[{1 + self.sources.index(row.source)}]" if row.published else ""
+
+    def marks(self, cell: Cell) -> str:
+        """What stands behind a cell: the marks of tests, the letter of its note."""
+        return cell.marks + (f"({LETTERS[self._footnotes.index(cell.note)]})" if cell.note else "")
+
+    @property
+    def all_notes(self) -> list[str]:
+        """The notes, those of single cells by letter, and the sources by number."""
+        rows = [row.published for row in self.rows if row.published is not None]
+        remarks = list(dict.fromkeys(remark for row in rows for remark in row.remarks))
+        lettered = [f"({LETTERS[i]}) {note}." for i, note in enumerate(self._footnotes)]
+        head = ["Rows marked published are numbers of others, not measured here."] * bool(rows)
+        sources = [f"[{n}] {source}." for n, source in enumerate(self.sources, start=1)]
+        return [*self.notes, *remarks, *lettered, *head, *sources]
+
+    @property
+    def _footnotes(self) -> list[str]:
+        notes = (cell.note for row in self.rows for cell in row.cells if cell.note)
+        return list(dict.fromkeys(notes))
+
+
+def model_name(model: str) -> str:
+    """A model's name in captions; of one that is not ours, what the user calls it."""
+    return MODELS.get(model, model)
 
 
 def number(value: float, digits: int) -> str:
@@ -59,7 +114,7 @@ def number(value: float, digits: int) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
-def score_cell(summary: Summary, center: str, digits: int, runs: tuple[Run, ...]) -> Cell:
+def score_cell(summary: Summary, center: Center, digits: int, runs: tuple[Run, ...]) -> Cell:
     """Center ± standard deviation over seeds; the center alone for one seed."""
     value = summary.center(center)
     spread = "" if summary.std is None else f" ± {number(summary.std, digits)}"
@@ -70,10 +125,16 @@ def plain_cell(value: float | None, digits: int, runs: tuple[Run, ...] = ()) -> 
     return Cell() if value is None else Cell(number(value, digits), value, runs=runs)
 
 
-def published_row(row: Published, keys: Sequence[str]) -> Row:
-    """The values of `keys` as printed by the source; never bold, never with runs."""
-    texts = [row.values.get(key, DASH).replace("±", " ± ") for key in keys]
-    return Row(row.name, row.rank, [Cell(text) for text in texts], row)
+def published_row(row: Published, keys: Sequence[str], model: str, block: str = "") -> Row:
+    """The values of `keys` as printed by the source; never bold, never with runs.
+
+    `model` is the table's; a row of another model names that.
+    """
+    texts = [row.values.get(key, DASH).replace("±", " ± ").replace("(", " (") for key in keys]
+    notes = [row.notes.get(key, "") for key in keys]
+    cells = [Cell(text, note=note) for text, note in zip(texts, notes, strict=True)]
+    other = "" if model in row.models else f", {' and '.join(map(model_name, row.models))}"
+    return Row(row.name + other, row.rank, cells, row, block)
 
 
 def seeds_cell(cells: Sequence[Cell]) -> Cell:
@@ -85,26 +146,20 @@ def seeds_cell(cells: Sequence[Cell]) -> Cell:
     return Cell(str(low) if low == high else f"{low}-{high}")
 
 
-def mark_best(
-    rows: Sequence[Row], lower_is_better: Sequence[bool], digits: Sequence[int]
-) -> list[Row]:
-    """The rows with the best of each column marked; equal as printed is equally good.
+def mark_best(rows: Sequence[Row], skip: int, lower_is_better: Sequence[bool]) -> list[Row]:
+    """The rows with the best of each column marked, from the column `skip` on.
 
-    A column whose values are all the same has no best.
+    Equal as printed is equally good; a column whose values are all the same has no best.
     """
     best: list[float | None] = []
-    for column, (lower, places) in enumerate(zip(lower_is_better, digits, strict=True)):
+    for column, lower in enumerate(lower_is_better, skip):
         values = [row.cells[column].value for row in rows]
-        known = [round(value, places) for value in values if value is not None]
+        known = [round(value, DIGITS) for value in values if value is not None]
         best.append((min if lower else max)(known) if len(set(known)) > 1 else None)
 
     def marked(cell: Cell, column: int) -> Cell:
-        if cell.value is None or best[column] is None:
+        if not skip <= column < skip + len(best) or cell.value is None:
             return cell
-        return replace(cell, best=round(cell.value, digits[column]) == best[column])
+        return replace(cell, best=round(cell.value, DIGITS) == best[column - skip])
 
-    columns = range(len(best))
-    return [
-        replace(row, cells=[*(marked(row.cells[c], c) for c in columns), *row.cells[len(best) :]])
-        for row in rows
-    ]
+    return [replace(row, cells=[marked(c, i) for i, c in enumerate(row.cells)]) for row in rows]

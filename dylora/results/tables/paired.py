@@ -7,10 +7,8 @@ import numpy as np
 
 from dylora.results.runs import Run, read_lines
 from dylora.results.stats import Comparison, compare
-from dylora.results.tables.selection import Column
+from dylora.results.tables.selection import Column, Values
 from dylora.suite.config import Kind
-
-Values = dict[int, dict[int, tuple[Run, float]]]  # rank -> seed -> run and score
 
 
 @dataclass(frozen=True)

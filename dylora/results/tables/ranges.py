@@ -1,12 +1,28 @@
 """What the whole range of ranks is worth: one line for each arm and column."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from dylora.results.layout import Arm, ScoreLayout
-from dylora.results.stats import aurac, best_rank, smallest_rank, summarize, worst_rank
-from dylora.results.tables.cells import DASH, Cell, Row, Table, plain_cell, score_cell, seeds_cell
-from dylora.results.tables.paired import Values
-from dylora.results.tables.selection import Column, Part
+from dylora.results.layout import Arm
+from dylora.results.stats import (
+    Center,
+    aurac,
+    best_rank,
+    smallest_rank,
+    summarize,
+    worst_rank,
+)
+from dylora.results.tables.cells import (
+    DASH,
+    DIGITS,
+    Cell,
+    Row,
+    Table,
+    plain_cell,
+    score_cell,
+    seeds_cell,
+)
+from dylora.results.tables.findings import Findings
+from dylora.results.tables.selection import Column, Values
 
 TOLERANCE = 0.5  # points; a rank so close to the best is as good
 HEADER = (
@@ -23,34 +39,31 @@ HEADER = (
 )
 
 
-def range_tables(
-    layout: ScoreLayout,
-    part: Part,
-    columns: Sequence[Column],
-    values: Mapping[tuple[str, str], Values],
-) -> list[Table]:
+def range_tables(findings: Findings) -> list[Table]:
     """Of each arm and column: best and worst rank, area under the curve, smallest good rank.
 
-    `values`: arm, column -> rank -> seed -> run and score. Arms that lack a rank are left out; no
-    table if all do.
+    Over all ranks that the runs have, not only those that the experiment shows: a run has one area
+    in every table. Arms that lack a rank are left out; no table if all do.
     """
-    center = layout.centers[0]
+    layout, center = findings.layout, findings.center
     rows = []
-    for column in columns:
+    for column in findings.columns:
         for arm in layout.arms:
-            by_rank = values[arm.name, column.key]
-            if len(arm.ranks) > 1 and all(rank in by_rank for rank in arm.ranks):
-                rows.append(_range_row(arm, column, by_rank, center))
+            values = findings.values[arm.name, column.key]
+            ranks = _common_ranks(values)
+            if len(ranks) > 1 and set(arm.ranks) <= set(ranks):
+                rows.append(_range_row(arm, column, values, ranks, center))
     if not rows:
         return []
     return [
         Table(
-            title=f"{layout.title} ({part.name}): the range of ranks",
-            model=part.model,
+            title=f"{layout.title} ({findings.part.name}): the range of ranks",
+            model=findings.part.model,
             header=HEADER,
             rows=rows,
             notes=[
-                f"Best, worst and smallest rank: of the {center} over seeds. AURAC: area under the "
+                "Over all ranks that the runs were scored at. Best, worst and smallest rank: of "
+                f"the {center} over seeds. AURAC: area under the "
                 "curve of the score against the rank (or its binary logarithm) by trapezoids, "
                 "divided by the width from the lowest to the highest rank, so that it has the unit "
                 f"of the score; {center} over seeds ± standard deviation (n - 1).",
@@ -60,22 +73,31 @@ def range_tables(
     ]
 
 
-def _range_row(arm: Arm, column: Column, values: Values, center: str) -> Row:
+def _common_ranks(values: Values) -> list[int]:
+    """The ranks that all seeds have."""
+    seeds = {seed for by_seed in values.values() for seed in by_seed}
+    return sorted(rank for rank, by_seed in values.items() if set(by_seed) == seeds)
+
+
+def _range_row(
+    arm: Arm, column: Column, values: Values, ranks: Sequence[int], center: Center
+) -> Row:
     curve = {
         rank: summarize([score for _, score in values[rank].values()]).center(center)
-        for rank in arm.ranks
+        for rank in ranks
     }
     metric = column.about
-    lower, digits = metric.lower_is_better, metric.unit.digits
+    lower, digits = metric.lower_is_better, DIGITS
     best, worst = best_rank(curve, lower), worst_rank(curve, lower)
     good = smallest_rank(curve, TOLERANCE, lower) if metric.unit.points else None
-    seeds = sorted(set.intersection(*(set(values[rank]) for rank in arm.ranks)))
-    runs = tuple(dict.fromkeys(run for rank in arm.ranks for run, _ in values[rank].values()))
+    runs = tuple(dict.fromkeys(run for rank in ranks for run, _ in values[rank].values()))
     areas = []
     for log2 in (False, True):
-        found = [aurac({r: values[r][seed][1] for r in arm.ranks}, log2) for seed in seeds]
+        found = [
+            aurac({r: values[r][seed][1] for r in ranks}, log2) for seed in sorted(values[best])
+        ]
         known = [area for area in found if area is not None]
-        areas.append(score_cell(summarize(known), center, digits, runs) if known else Cell())
+        areas.append(score_cell(summarize(known), center, digits, runs))
     cells = [
         plain_cell(curve[best], digits, runs),
         Cell(str(best)),
@@ -85,4 +107,4 @@ def _range_row(arm: Arm, column: Column, values: Values, center: str) -> Row:
         Cell(DASH if good is None else str(good)),
         seeds_cell(areas),
     ]
-    return Row(arm.name, column.heading, cells)
+    return Row(arm.name, column.heading, cells, block=column.heading)

@@ -17,35 +17,21 @@ def markdown(name: str, tables: Sequence[Table]) -> str:
     for table in tables:
         lines = [_markdown_line(map(_markdown_escape, table.header))]
         lines.append("|---|---|" + "---:|" * (len(table.header) - 2))
-        sources = _sources(table)
-        lines += [_markdown_line(_markdown_cells(row, sources)) for row in table.rows]
+        lines += [_markdown_line(_markdown_cells(table, row)) for row in table.rows]
         blocks.append(f"## {_markdown_escape(table.title)}")
         blocks.append("\n".join(lines))
-        blocks.append("\n".join(f"- {_markdown_escape(note)}" for note in _notes(table)))
+        blocks.append("\n".join(f"- {_markdown_escape(note)}" for note in table.all_notes))
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _label(row: Row, sources: Sequence[str]) -> str:
+def _label(table: Table, row: Row) -> str:
     """The name of a row; that of a published one says so, with the number of its source."""
-    if row.published is None:
-        return row.name
-    return f"{PUBLISHED}: {row.name} [{1 + sources.index(row.source)}]"
+    name = table.name(row)
+    return f"{PUBLISHED}: {name} {table.tag(row)}" if row.published else name
 
 
-def _sources(table: Table) -> list[str]:
-    """Where the table's published values are from, each once."""
-    return list(dict.fromkeys(row.source for row in table.rows if row.published is not None))
-
-
-def _notes(table: Table) -> list[str]:
-    """The notes with the sources, by number."""
-    sources = [f"[{n}] {source}." for n, source in enumerate(_sources(table), start=1)]
-    head = ["Rows marked published are numbers of others, not measured here."] * bool(sources)
-    return [*table.notes, *head, *sources]
-
-
-def _markdown_cells(row: Row, sources: Sequence[str]) -> list[str]:
-    label = _markdown_escape(_label(row, sources))
+def _markdown_cells(table: Table, row: Row) -> list[str]:
+    label = _markdown_escape(_label(table, row))
     if row.published is not None:
         label = f"*{label}*"
     texts = []
@@ -55,7 +41,7 @@ def _markdown_cells(row: Row, sources: Sequence[str]) -> list[str]:
             text = f"*{text}*"
         elif cell.best:
             text = f"**{text}**"
-        texts.append(text + cell.marks)
+        texts.append(text + table.marks(cell))
     return [label, _markdown_escape(row.detail), *texts]
 
 
@@ -84,22 +70,20 @@ def _latex_table(table: Table) -> str:
         r"\toprule",
         " & ".join(map(_latex_escape, table.header)) + r" \\",
     ]
-    sources = _sources(table)
-    before: tuple[str, bool] | None = None
+    before: str | None = None
     for row in table.rows:
-        group = ("" if row.published else row.name, row.published is not None)
-        lines += [r"\midrule"] * (group != before)
-        lines.append(" & ".join(_latex_cells(row, sources)) + r" \\")
-        before = group
+        lines += [r"\midrule"] * (row.block != before)
+        lines.append(" & ".join(_latex_cells(table, row)) + r" \\")
+        before = row.block
     lines += [r"\bottomrule", r"\end{tabular}}"]
-    notes = " ".join(map(_latex_escape, _notes(table)))
+    notes = " ".join(map(_latex_escape, table.all_notes))
     if notes:
         lines += [rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {notes}}}"]
     return "\n".join([*lines, r"\end{table}"])
 
 
-def _latex_cells(row: Row, sources: Sequence[str]) -> list[str]:
-    label = _latex_escape(_label(row, sources))
+def _latex_cells(table: Table, row: Row) -> list[str]:
+    label = _latex_escape(_label(table, row))
     if row.published is not None:
         label = rf"\textit{{{label}}}"
     texts = []
@@ -109,7 +93,7 @@ def _latex_cells(row: Row, sources: Sequence[str]) -> list[str]:
             text = rf"\textit{{{text}}}"
         elif cell.best:
             text = rf"\textbf{{{text}}}"
-        marks = _latex_escape(cell.marks)
+        marks = _latex_escape(table.marks(cell))
         texts.append(text + (rf"\textsuperscript{{{marks}}}" if marks else ""))
     return [label, _latex_escape(row.detail), *texts]
 
@@ -140,7 +124,7 @@ def _latex_escape(text: str) -> str:
 
 CSV_HEADER = (
     *("experiment", "table", "model", "origin", "row", "detail", "column", "text", "value"),
-    *("seeds", "mean", "std", "median", "best", "marks", "source", "confidence", "runs"),
+    *("seeds", "mean", "std", "median", "best", "marks", "note", "source", "confidence", "runs"),
 )
 
 
@@ -160,7 +144,7 @@ def _csv_line(name: str, table: Table, row: Row, heading: str, cell: Cell) -> Se
         *(name, table.title, table.model, PUBLISHED if p else "measured"),
         *(row.name, row.detail, heading, cell.text, cell.value),
         *((s.n, s.mean, s.std, s.median) if s else (None,) * 4),
-        *("yes" if cell.best else "", cell.marks),
+        *("yes" if cell.best else "", cell.marks, cell.note),
         *((p.source, p.confidence) if p else (None, None)),
         " ".join(run.signature for run in cell.runs),
     ]

@@ -1,161 +1,166 @@
-"""Scores by arm and rank."""
+"""Scores as the paper lays them out: a block for each rank, published rows beside ours."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
 from dylora.metrics import metric_named
-from dylora.results.layout import Arm, Published, ScoreLayout
+from dylora.results.layout import Arm, ScoreLayout
+from dylora.results.published import Published
 from dylora.results.runs import Run
-from dylora.results.stats import best_rank, summarize
+from dylora.results.stats import summarize
+from dylora.results.tables.beside import parameters_cell, seconds_cell
 from dylora.results.tables.cells import (
     DASH,
+    DIGITS,
     Cell,
     Row,
     Table,
     mark_best,
+    number,
     plain_cell,
     published_row,
     score_cell,
     seeds_cell,
 )
-from dylora.results.tables.paired import PairedTest, Values, paired_test
+from dylora.results.tables.findings import Findings, protocol_note
+from dylora.results.tables.paired import PairedTest
 from dylora.results.tables.ranges import range_tables
-from dylora.results.tables.selection import (
-    Column,
-    Part,
-    columns_of,
-    parts_of,
-    select,
-    settings_notes,
-    values_of,
-)
+from dylora.results.tables.selection import Column, Values, parts_of
 
-MARKS = "†‡§¶"  # one for each arm that others are tested against
-
-
-@dataclass(frozen=True)
-class Findings:
-    """All values of one part, by arm and column."""
-
-    layout: ScoreLayout
-    part: Part
-    columns: list[Column]
-    values: dict[tuple[str, str], Values]  # arm, column -> rank -> seed -> run and score
-    notes: list[str]
-
-    @classmethod
-    def of(cls, layout: ScoreLayout, part: Part) -> "Findings":
-        columns = columns_of(layout.columns, part)
-        values, notes = {}, []
-        for task in dict.fromkeys(column.task for column in columns):
-            chosen = {arm.name: select(arm, part.runs.get(task, [])) for arm in layout.arms}
-            for column in (column for column in columns if column.task == task):
-                for arm, selection in chosen.items():
-                    values[arm, column.key] = values_of(selection, column)
-            notes += settings_notes(task, chosen)
-        return cls(layout, part, columns, values, notes)
-
-    @property
-    def most_seeds(self) -> int:
-        counts = [len(by_seed) for values in self.values.values() for by_seed in values.values()]
-        return max(counts, default=0)
-
-    def has(self, arm: Arm) -> bool:
-        """Whether any run of the arm has a value here."""
-        return any(self.values[arm.name, column.key] for column in self.columns)
-
-    @cached_property
-    def tests(self) -> list[PairedTest]:
-        """Every arm against those that it names, at every rank and column that both have."""
-        found = []
-        for arm in self.layout.arms:
-            for other in arm.against:
-                for column in self.columns:
-                    ours, theirs = self.values[arm.name, column.key], self.values[other, column.key]
-                    for rank in sorted(set(ours) & set(theirs)):
-                        result = paired_test(column, rank, ours, theirs)
-                        place = (self.part.name, column, rank, arm.name, other)
-                        found.append(PairedTest(*place, result))
-        return found
-
-    @cached_property
-    def marks_at(self) -> dict[tuple[str, str, int], str]:
-        """Arm, column and rank -> the marks of what it differs from."""
-        found: dict[tuple[str, str, int], str] = {}
-        for test in self.tests:
-            if test.comparison is not None and test.comparison.significant:
-                place = (test.arm, test.column.key, test.rank)
-                found[place] = found.get(place, "") + self.marks.get(test.against, "")
-        return found
-
-    @cached_property
-    def marks(self) -> dict[str, str]:
-        """Arm that others are tested against -> its mark."""
-        names = dict.fromkeys(name for arm in self.layout.arms for name in arm.against)
-        return dict(zip(names, MARKS, strict=False))
+MEAN, BEST = "mean", "best"  # details of rows that stand for several ranks
 
 
 def score_tables(
     layout: ScoreLayout, runs: Sequence[Run], published: Sequence[Published]
 ) -> tuple[list[Table], list[PairedTest]]:
-    """For each model its scores, by each convention, and the summary over ranks; and the tests."""
+    """For each model and protocol its scores and the summary over ranks; and the tests."""
     tables, tests = [], []
-    for part in parts_of(runs, layout.model, layout.architecture):
+    for part in parts_of(runs, layout):
         findings = Findings.of(layout, part)
         if part.runs and not any(findings.values.values()):
             continue  # runs of this model, but none of this experiment's
-        known = [row for row in published if part.model in row.models and not part.limits]
-        centers = layout.centers if findings.most_seeds > 2 else layout.centers[:1]
-        tables += [_score_table(findings, center, known) for center in centers]
-        tables += range_tables(layout, part, findings.columns, findings.values)
+        make = _rank_columns if layout.ranks_as_columns else _rank_blocks
+        header, rows = make(findings, part.published(layout, published))
+        tables.append(
+            Table(
+                title=f"{layout.title} ({part.name}): {findings.center} over seeds",
+                model=part.model,
+                header=header,
+                rows=rows,
+                notes=[*_convention_notes(findings), *findings.notes],
+            )
+        )
+        tables += range_tables(findings)
         tests += findings.tests
     return tables, tests
 
 
-def _score_table(findings: Findings, center: str, published: Sequence[Published]) -> Table:
+def _rank_blocks(findings: Findings, published: Sequence[Published]) -> tuple[list[str], list[Row]]:
+    """A row for each rank and arm; under it what else was published on any of the columns."""
     layout, columns = findings.layout, findings.columns
-    single = [row for arm in layout.arms for row in _arm_rows(findings, arm, center)]
-    ranged = [arm for arm in layout.arms if len(arm.ranks) > 1 and findings.has(arm)]
-    best = [_best_row(findings, arm, center) for arm in ranged]
-    lower = [column.about.lower_is_better for column in columns] + [False] * layout.average
-    digits = [column.about.unit.digits for column in columns] + [1] * layout.average
-    rows = mark_best(single, lower, digits)
-    rows += mark_best(best, lower, digits) if layout.best else []
-    keys = [column.key for column in columns] + ["average"] * layout.average
-    rows += [
-        replace(row, cells=[*row.cells, Cell()])
-        for p in published
-        if set(p.values) & set(keys)
-        for row in [published_row(p, keys)]
-    ]
-    headings = [column.heading for column in columns] + ["Average"] * layout.average
-    return Table(
-        title=f"{layout.title} ({findings.part.name}): {center} over seeds",
-        model=findings.part.model,
-        header=["Method", "Rank", *headings, "Seeds"],
-        rows=rows,
-        notes=[*_convention_notes(findings, center), *findings.notes],
-    )
+    lead = ["parameters"] * layout.parameters + ["seconds"] * layout.seconds
+    average = ["average"] * layout.average
+    keys = [*lead, *(column.key for column in columns), *average]
+    left = [row for row in published if set(row.values) & set(keys)]
+    rows: list[Row] = []
+    for detail in dict.fromkeys(detail for arm in layout.arms for detail in _details(arm, layout)):
+        ours = []
+        for arm in layout.arms:
+            if detail in _details(arm, layout):
+                beside = [p for p in left if (p.name, p.rank) == (arm.name, detail)]
+                left = [p for p in left if p not in beside]
+                ours += [_published(p, keys, findings, detail) for p in beside]
+                ours += [_measured(findings, arm, detail)] if findings.part.runs else []
+        rows += _marked(ours, len(lead), findings)
+    rows += [_published(p, keys, findings, "other") for p in left]
+    headings = {"parameters": "Parameters", "seconds": "Training, s", "average": "Average"}
+    names = [c.heading for c in columns]
+    lead_names, last = [headings[key] for key in lead], [headings[key] for key in average]
+    return ["Method", "Rank", *lead_names, *names, *last, "Seeds"], rows
 
 
-def _arm_rows(findings: Findings, arm: Arm, center: str) -> list[Row]:
-    """A row for each rank; one row of dashes for an arm without any run."""
-    columns = findings.columns
-    if not findings.has(arm):
-        span = f"{min(arm.ranks)}-{max(arm.ranks)}" if arm.ranks else ""
-        return [_finish(arm.name, span, [Cell() for _ in columns], findings.layout)]
+def _details(arm: Arm, layout: ScoreLayout) -> list[str]:
+    """The rows of an arm: its ranks, what is over several of them, or the one without a rank."""
+    best = [BEST] * (layout.best and len(arm.ranks) > 1)
+    return [*map(str, arm.ranks), *[MEAN] * bool(arm.mean_of), *best] or [""]
+
+
+def _published(row: Published, keys: Sequence[str], findings: Findings, block: str) -> Row:
+    made = published_row(row, keys, findings.part.model, block)
+    return replace(made, cells=[*made.cells, Cell()])
+
+
+def _measured(findings: Findings, arm: Arm, detail: str) -> Row:
+    layout = findings.layout
+    scores = [cell_at(findings, arm, column, detail) for column in findings.columns]
+    lead = []
+    if layout.parameters:
+        over_ranks = detail in (MEAN, BEST)
+        lead.append(Cell() if over_ranks else parameters_cell(scores, int(detail or 0)))
+    lead += [seconds_cell(scores, findings.center)] if layout.seconds else []
+    average = [_average(scores)] if layout.average else []
+    return Row(arm.name, detail, [*lead, *scores, *average, seeds_cell(scores)], block=detail)
+
+
+def _marked(rows: Sequence[Row], skip: int, findings: Findings) -> list[Row]:
+    """The best of each column among the measured rows of a block."""
+    lower = [column.about.lower_is_better for column in findings.columns]
+    return mark_best(rows, skip, [*lower, *[False] * findings.layout.average])
+
+
+def _rank_columns(
+    findings: Findings, published: Sequence[Published]
+) -> tuple[list[str], list[Row]]:
+    """A block for each task and metric, with a column for each rank."""
+    layout = findings.layout
+    ranks = list(dict.fromkeys(str(rank) for arm in layout.arms for rank in arm.ranks))
     rows = []
-    for rank in arm.ranks or [0]:
-        cells = [_cell(findings, arm, column, rank, center) for column in columns]
-        rows.append(_finish(arm.name, str(rank or ""), cells, findings.layout))
-    return rows
+    for column in findings.columns:
+        for arm in layout.arms:
+            known = [p for p in published if p.name == arm.name and column.key in p.values]
+            if known:
+                values = {p.rank: p.values[column.key] for p in known}
+                notes = {p.rank: p.notes.get(column.key, "") for p in known}
+                line = replace(known[0], rank=column.heading, values=values, notes=notes)
+                rows.append(_published(line, ranks, findings, column.heading))
+            if findings.part.runs:
+                cells = [cell_at(findings, arm, column, rank) for rank in ranks]
+                ours = [*cells, seeds_cell(cells)]
+                rows.append(Row(arm.name, column.heading, ours, block=column.heading))
+    return ["Method", "Task", *ranks, "Seeds"], rows
 
 
-def _finish(name: str, detail: str, cells: list[Cell], layout: ScoreLayout) -> Row:
-    """Add the average and the number of seeds."""
-    average = [_average(cells)] if layout.average else []
-    return Row(name, detail, [*cells, *average, seeds_cell(cells)])
+def cell_at(findings: Findings, arm: Arm, column: Column, detail: str) -> Cell:
+    """The value of an arm in a row: at a rank, over several of them, or without ranks."""
+    values = findings.values[arm.name, column.key]
+    if detail == BEST:
+        return _best(arm, column, values)
+    by_seed = mean_over(values, arm.mean_of) if detail == MEAN else values.get(int(detail or 0), {})
+    if not by_seed:
+        return Cell()
+    runs, numbers = zip(*by_seed.values(), strict=True)
+    cell = score_cell(summarize(numbers), findings.center, DIGITS, runs)
+    rank = int(detail or 0) if detail != MEAN else -1
+    return replace(cell, marks=findings.marks_at.get((arm.name, column.key, rank), ""))
+
+
+def mean_over(values: Values, ranks: Sequence[int]) -> dict[int, tuple[Run, float]]:
+    """seed -> its run and its mean over the ranks, for seeds that have all of them."""
+    seeds = set.intersection(*(set(values.get(rank, {})) for rank in ranks))
+    return {
+        seed: (values[ranks[0]][seed][0], sum(values[r][seed][1] for r in ranks) / len(ranks))
+        for seed in sorted(seeds)
+    }
+
+
+def _best(arm: Arm, column: Column, values: Values) -> Cell:
+    """The best value over ranks and seeds with its rank, if all of the arm's ranks are there."""
+    if any(rank not in values for rank in arm.ranks):
+        return Cell()
+    sign = -1 if column.about.lower_is_better else 1
+    found = [(value, rank, run) for rank in arm.ranks for run, value in values[rank].values()]
+    value, rank, run = max(found, key=lambda each: sign * each[0])
+    return Cell(f"{number(value, DIGITS)} ({rank})", value, runs=(run,))
 
 
 def _average(cells: Sequence[Cell]) -> Cell:
@@ -163,50 +168,28 @@ def _average(cells: Sequence[Cell]) -> Cell:
     values = [cell.value for cell in cells if cell.value is not None]
     if not values or len(values) < len(cells):
         return Cell()
-    return plain_cell(sum(values) / len(values), 1, tuple(r for cell in cells for r in cell.runs))
+    return plain_cell(
+        sum(values) / len(values), DIGITS, tuple(r for cell in cells for r in cell.runs)
+    )
 
 
-def _cell(findings: Findings, arm: Arm, column: Column, rank: int, center: str) -> Cell:
-    by_seed = findings.values[arm.name, column.key].get(rank)
-    if not by_seed:
-        return Cell()
-    runs, values = zip(*by_seed.values(), strict=True)
-    cell = score_cell(summarize(values), center, column.about.unit.digits, runs)
-    return replace(cell, marks=findings.marks_at.get((arm.name, column.key, rank), ""))
-
-
-def _best_row(findings: Findings, arm: Arm, center: str) -> Row:
-    """Each column's best rank, if all of the arm's ranks are there."""
-    cells = []
-    for column in findings.columns:
-        by_rank = {rank: _cell(findings, arm, column, rank, center) for rank in arm.ranks}
-        curve = {rank: cell.value for rank, cell in by_rank.items() if cell.value is not None}
-        if len(curve) < len(by_rank):
-            cells.append(Cell())
-            continue
-        rank = best_rank(curve, column.about.lower_is_better)
-        cells.append(replace(by_rank[rank], text=f"{by_rank[rank].text} ({rank})", marks=""))
-    return _finish(arm.name, "best", cells, findings.layout)
-
-
-def _convention_notes(findings: Findings, center: str) -> list[str]:
-    layout = findings.layout
-    notes = [*layout.notes]
+def _convention_notes(findings: Findings) -> list[str]:
+    layout, center = findings.layout, findings.center
+    notes = [*layout.notes, protocol_note(findings.part)]
+    if not findings.part.runs:
+        return [*notes, f"No run of this table is finished yet ({findings.part.name})."]
     if not any(column.key in layout.columns for column in findings.columns):
-        notes = [
-            f"None of this experiment's own tasks was run with {findings.part.model}; the columns "
-            "are the tasks that were."
-        ]
+        notes = ["None of this experiment's own tasks was run; the columns are toy tasks."]
     notes.append(
         f"Values measured here: {center} over seeds ± standard deviation (n - 1); the last column "
-        f"is the number of seeds, {DASH} is a missing value. Bold: best of its column."
+        f"is the number of seeds, {DASH} is what was not run. Bold: the best of ours in its block."
     )
     if layout.average:
         notes.append("Average: mean of the columns, where all are there.")
     if layout.best:
         notes.append(
-            "Rows named best: each column at its own best rank (in brackets), which is chosen on "
-            "the data that it is scored on."
+            "Rows named best: the best value over ranks and seeds (its rank in brackets), which is "
+            "chosen on the data that it is scored on."
         )
     for against, mark in findings.marks.items():
         if any(test.against == against and test.comparison for test in findings.tests):
@@ -220,10 +203,7 @@ def _convention_notes(findings: Findings, center: str) -> list[str]:
         notes.append(
             f"{untested} paired tests lack predictions, or predictions that fit the labels."
         )
-    notes += _metric_notes(findings)
-    if not findings.part.runs:
-        notes.append(f"There are no finished runs with {findings.part.model} yet.")
-    return notes
+    return notes + _metric_notes(findings)
 
 
 def _metric_notes(findings: Findings) -> list[str]:

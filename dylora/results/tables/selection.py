@@ -1,14 +1,19 @@
 """Which runs stand behind a value: parts with one model each, arms, columns, repetitions."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dylora.metrics import metric_named, metrics_for
 from dylora.metrics.base import Metric
-from dylora.results.layout import Arm
+from dylora.results.layout import Arm, RunsLayout, ScoreLayout, SearchLayout
+from dylora.results.published import Published
 from dylora.results.runs import Run
-from dylora.suite.config import Architecture, Kind
+from dylora.results.tables.cells import model_name
+from dylora.suite.config import Architecture, Kind, Protocol
+
+Values = dict[int, dict[int, tuple[Run, float]]]  # rank -> seed -> run and score
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,7 @@ class Column:
     task: str
     metric: str
     heading: str
+    fraction: bool = False  # shown in parts of one, as the papers print TER
 
     @property
     def key(self) -> str:
@@ -26,40 +32,68 @@ class Column:
     @property
     def about(self) -> Metric:
         """What the metric is: its unit, its direction, its paired test."""
-        return metric_named(self.metric)
+        metric = metric_named(self.metric)
+        if not self.fraction:
+            return metric
+        unit = replace(metric.unit, scale=metric.unit.scale / 100, points=False)
+        return replace(metric, unit=unit)
 
 
 @dataclass(frozen=True)
 class Part:
-    """The finished runs of one model, either in full or with the same limits, by task."""
+    """The finished runs of one model and protocol, either in full or with the same limits."""
 
     model: str
+    protocol: Protocol
     limits: tuple[tuple[str, int], ...]
-    runs: dict[str, list[Run]]
+    runs: dict[str, list[Run]]  # by task
 
     @property
     def name(self) -> str:
-        """For captions: the model, and that these are trials if they are."""
+        """For captions: the model and the protocol, and that these are trials if they are."""
         cut = ", ".join(f"{name}={value}" for name, value in self.limits)
-        return f"{self.model}, trial runs with {cut}" if cut else self.model
+        trial = f", trial runs with {cut}" if cut else ""
+        return f"{model_name(self.model)}, protocol={self.protocol}{trial}"
+
+    def published(self, layout: RunsLayout, rows: Sequence[Published]) -> list[Published]:
+        """The rows that may stand beside these runs: of the same protocol, not beside trials."""
+        return list(rows) if self.protocol == layout.protocol and not self.limits else []
 
 
-def parts_of(runs: Sequence[Run], model: str, architecture: Architecture) -> list[Part]:
-    """The paper's model first, be there runs or not, then what else was run, trials last."""
-    found: dict[tuple[str, tuple[tuple[str, int], ...]], dict[str, list[Run]]] = {(model, ()): {}}
+def parts_of(runs: Sequence[Run], layout: RunsLayout) -> list[Part]:
+    """The runs that a layout can show, by model, protocol and limits.
+
+    The paper's model in the layout's protocol comes first, be there runs or not; trials come last.
+    """
+    Key = tuple[str, Protocol, tuple[tuple[str, int], ...]]
+    first: Key = (layout.model, layout.protocol, ())
+    found: dict[Key, dict[str, list[Run]]] = {first: {}}
+    tasks = {key.split(".")[0] for key in layout.columns}
     for run in runs:
-        generates = run.option("task.kind") == Kind.generation
-        if run.done and generates == (architecture == Architecture.decoder):
-            key = (run.model, tuple(run.limits.items()))
+        if run.done and _can_show(layout.architecture, tasks, run):
+            key = (run.model, Protocol(run.option("protocol")), tuple(run.limits.items()))
             found.setdefault(key, {}).setdefault(run.task, []).append(run)
-    order = sorted(found, key=lambda key: (bool(key[1]), key[0] != model, key))
-    return [Part(*key, found[key]) for key in order]
+
+    def place(key: Key) -> tuple[Any, ...]:
+        return bool(key[2]), key[1] != layout.protocol, key[0] != layout.model, key
+
+    return [Part(*key, found[key]) for key in sorted(found, key=place)]
 
 
-def columns_of(headings: dict[str, str], part: Part) -> list[Column]:
-    """The layout's columns; where the part has none of their tasks, the tasks that it has."""
-    keys = {tuple(key.split(".", 1)): heading for key, heading in headings.items()}
-    columns = [Column(task, metric, heading) for (task, metric), heading in keys.items()]
+def _can_show(architecture: Architecture, tasks: Collection[str], run: Run) -> bool:
+    """A run of one of the tasks, or of a toy task of their kind, which stands in for them."""
+    generates = run.option("task.kind") == Kind.generation
+    fits = generates == (architecture == Architecture.decoder)
+    return fits and (run.task in tasks or run.option("task.toy"))
+
+
+def columns_of(layout: ScoreLayout | SearchLayout, part: Part) -> list[Column]:
+    """The layout's columns; those of its toy tasks where the part has only these."""
+    fractions = layout.fractions if isinstance(layout, ScoreLayout) else []
+    columns = []
+    for key, heading in layout.columns.items():
+        task, metric = key.split(".", 1)
+        columns.append(Column(task, metric, heading, key in fractions))
     if not part.runs or any(column.task in part.runs for column in columns):
         return columns
     found = []
@@ -81,11 +115,15 @@ class Selection:
 
 
 def select(arm: Arm, runs: Sequence[Run]) -> Selection:
-    """The repetitions that an arm means, for each of its ranks (0 for an arm without ranks)."""
+    """The repetitions that an arm means, for each rank that they have (0: a method without ranks).
+
+    Of runs trained at each rank only the arm's own ranks.
+    """
     matching = [r for r in runs if all(r.option(k) == v for k, v in arm.match.items())]
     if not arm.own_rank:
         chosen, left_out = _repetitions(matching)
-        return Selection(dict.fromkeys(arm.ranks or [0], chosen), left_out)
+        scored = sorted({rank for run in chosen.values() for rank in run.scores})
+        return Selection(dict.fromkeys(scored, chosen), left_out)
     selection = Selection()
     for rank in arm.ranks:
         trained = [run for run in matching if run.max_rank == rank]
@@ -112,12 +150,12 @@ def _started(run: Run) -> tuple[str, str]:
     return run.record.get("started", ""), run.signature
 
 
-def values_of(selection: Selection, column: Column) -> dict[int, dict[int, tuple[Run, float]]]:
+def values_of(arm: Arm, selection: Selection, column: Column) -> Values:
     """rank -> seed -> the run and its score there, in the unit of the tables."""
-    found: dict[int, dict[int, tuple[Run, float]]] = {}
+    found: Values = {}
     for rank, by_seed in selection.chosen.items():
         for seed, run in sorted(by_seed.items()):
-            value = run.scores.get(rank, {}).get(column.metric)
+            value = run.truncated(arm.truncation).get(rank, {}).get(column.metric)
             if value is not None:
                 found.setdefault(rank, {})[seed] = run, column.about.printed(value)
     return found

@@ -1,39 +1,47 @@
 """Hyper-parameters as `python run.py task=... model=...` uses them, from the files of conf/."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from dylora.errors import UserError
-from dylora.results.layout import CONF, Published, SettingsLayout
-from dylora.results.tables.cells import DASH, Cell, Row, Table, published_row
-from dylora.suite.config import Config, Kind
+from dylora.results.layout import CONF, SettingsLayout
+from dylora.results.published import Published
+from dylora.results.tables.cells import DASH, Cell, Row, Table, model_name, published_row
+from dylora.suite.config import Config, Kind, Protocol
 
 
-def settings_tables(layout: SettingsLayout, published: Sequence[Published]) -> list[Table]:
-    """One table for each model: our settings for each task, and under them the published ones.
+def settings_tables(
+    layout: SettingsLayout, published: Mapping[str, Sequence[Published]]
+) -> list[Table]:
+    """One table for each protocol and model: our settings, under each the published ones.
 
-    Raises UserError for a model that conf/ does not have.
+    `published` has the rows by the name of their file. Raises UserError for a model that conf/ does
+    not have.
     """
     tables = []
-    for model, tasks in layout.models.items():
-        if not (CONF / "model" / f"{model}.yaml").exists():
-            raise UserError(f"layout.models: there is no {model} in conf/model; mend its name")
-        composed = [compose_settings(task, model) for task in tasks]
-        tables.append(
-            Table(
-                title=f"{layout.title} ({model})",
-                model=model,
-                header=["Option", "From", *tasks],
-                rows=_rows(layout, composed, [p for p in published if model in p.models]),
-                notes=layout.notes,
+    for protocol, models in layout.models.items():
+        names = layout.published.get(protocol, [])
+        rows = [row for name in names for row in published.get(name, [])]
+        for model, tasks in models.items():
+            if not (CONF / "model" / f"{model}.yaml").exists():
+                raise UserError(f"layout.models: there is no {model} in conf/model; mend its name")
+            composed = [compose_settings(task, model, protocol) for task in tasks]
+            tables.append(
+                Table(
+                    title=f"{layout.title} ({model_name(model)}, protocol={protocol})",
+                    model=model,
+                    header=["Option", "From", *tasks],
+                    rows=_rows(layout, composed, [row for row in rows if model in row.models]),
+                    notes=layout.notes,
+                    of_runs=False,
+                )
             )
-        )
     return tables
 
 
-def compose_settings(task: str, model: str, protocol: str = "released") -> DictConfig:
+def compose_settings(task: str, model: str, protocol: Protocol) -> DictConfig:
     """Task, training and DyLoRA's options of a pair, with its recipe.
 
     What Hydra composes (a test holds the two equal), without what takes it a tenth of a second:
@@ -74,9 +82,11 @@ def _rows(
         cells = [Cell(_text(config, option)) for config in composed]
         known = [row for row in published if row.name == option]
         if known or any(cell.text != DASH for cell in cells):
-            rows.append(Row(heading, "conf/", cells))
+            rows.append(Row(heading, "conf/", cells, block=heading))
             tasks = [config.task.name for config in composed]
-            rows += [Row(heading, "", published_row(row, tasks).cells, row) for row in known]
+            for row in known:
+                texts = published_row(row, tasks, row.models[0]).cells
+                rows.append(Row(heading, "", texts, row, heading))
     return rows
 
 
