@@ -17,7 +17,8 @@ from dylora.files import ADAPTER
 from dylora.heads import HEADS, freeze_all_but, head_module
 from dylora.importers import read_loralib, read_peft, read_tensors
 from dylora.layers import FUSED_PARTS, LoRAFused, LoRALinear, LowRank
-from dylora.rank import Method, RankState, at_rank, set_rank
+from dylora.methods import adapter_method
+from dylora.rank import RankState, at_rank, set_rank
 from dylora.tensors import write_tensors
 
 FORMAT = "dylora-adapter-1"
@@ -39,10 +40,14 @@ class AdapterConfig:
     target_modules: list[str]
     max_rank: int
     alpha: float
-    method: Method = "dylora"
+    method: str = "dylora"
     dropout: float = 0.0
     frozen: bool = False
     head: list[str] = field(default_factory=lambda: list(HEADS))
+
+    def weights(self, rank: int) -> list[float]:
+        """The component weights (rank,) in use at `rank`; raises UserError on a wrong method."""
+        return adapter_method(self.method).weights(rank, self.max_rank, self.alpha)
 
 
 def adapt(
@@ -50,7 +55,7 @@ def adapt(
     target_modules: Sequence[str],
     max_rank: int = 8,
     alpha: float = 16.0,
-    method: Method = "dylora",
+    method: str = "dylora",
     dropout: float = 0.0,
     frozen: bool = False,
     head: Sequence[str] = HEADS,
@@ -62,11 +67,12 @@ def adapt(
     three. Modules whose names end in one of `head`, where the model has them, are trained in full,
     and so is what `from_pretrained` has newly initialized outside the backbone. Build the model
     after seeding: A is drawn from torch's global generator. Raises UserError if a name matches no
-    linear layer, or if a part of the backbone is newly initialized.
+    linear layer, if `method` is none with adapters, or if a part of the backbone is newly
+    initialized.
     """
     if hasattr(model, "adapter_config"):
         raise UserError("this model has an adapter already; adapt a freshly loaded one")
-    state = RankState(method, max_rank, alpha)
+    state = RankState(adapter_method(method), max_rank, alpha)
     heads = freeze_all_but(model, head)
     config = AdapterConfig(list(target_modules), max_rank, alpha, method, dropout, frozen, heads)
     for target in config.target_modules:

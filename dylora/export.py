@@ -32,7 +32,6 @@ from dylora.errors import UserError
 from dylora.heads import head_module
 from dylora.importers import PEFT_PREFIX
 from dylora.layers import FUSED_PARTS
-from dylora.rank import component_weights
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def _plain_layers(
 
 def _truncate(tensors: Mapping[str, Tensor], name: str, b: int, config: AdapterConfig) -> Lora:
     """A[:b] and B[:, :b], with the alpha that gives PEFT's alpha / r the scaling in use."""
-    weights = component_weights(config.method, b, config.max_rank, config.alpha)
+    weights = config.weights(b)
     A, B = tensors[f"{name}.lora_A"][:b], tensors[f"{name}.lora_B"][:, :b]
     if len(set(weights)) > 1:  # PEFT has one scaling for all components
         return Lora(A, B * B.new_tensor(weights), float(b))

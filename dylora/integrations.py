@@ -96,10 +96,10 @@ class DyLoRACallback(TrainerCallback):
 
     def _check(self, args: TrainingArguments, model: nn.Module) -> None:
         adapter = rank_state(model)
-        if adapter.method == "lora":
+        if not adapter.method.draws_ranks:
             raise UserError(
-                "the model was adapted with method='lora', which trains at max_rank alone: leave "
-                "DyLoRACallback out, or adapt with method='dylora'"
+                f"the model was adapted with method={adapter.method.name!r}, which draws no ranks "
+                "in training: leave DyLoRACallback out, or adapt with method='dylora'"
             )
         highest = int(self.sampler.ranks[-1])
         if highest != adapter.max_rank:

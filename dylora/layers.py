@@ -21,7 +21,8 @@ class LowRank(nn.Module):
 
     At an int rank b only A[:b] and B[:, :b] are read (paper Eq. 5 and 7); with one rank per example
     w is zero beyond it, which gives the same numbers. With `frozen` the forward is unchanged, but
-    only row and column b receive a gradient (paper Eq. 10). A starts kaiming-uniform, B at zero.
+    only row and column b receive a gradient (paper Eq. 10). In training mode a method with a
+    training rule uses all components, weighted by it. A starts kaiming-uniform, B at zero.
     """
 
     def __init__(
@@ -43,10 +44,13 @@ class LowRank(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (batch, ..., in) to the delta (batch, ..., out), at the rank in force."""
         x = self.dropout(x.to(self.lora_A.dtype))
-        if isinstance(self.rank_state.rank, Tensor):
-            return self._per_sample(x, self.rank_state.rank)
+        state = self.rank_state
+        if self.training and (weights := state.training_weights(x)) is not None:
+            return F.linear(F.linear(x, self.lora_A) * weights, self.lora_B)
+        if isinstance(state.rank, Tensor):
+            return self._per_sample(x, state.rank)
         lora_A, lora_B = self._truncated()
-        return F.linear(F.linear(x, lora_A) * self._weights_as(x), lora_B)
+        return F.linear(F.linear(x, lora_A) * state.weights(x), lora_B)
 
     def _truncated(self) -> tuple[Tensor, Tensor]:
         """A[:b] and B[:, :b]; with `frozen` all but the last component are detached."""
@@ -64,7 +68,7 @@ class LowRank(nn.Module):
         if len(ranks) != len(x):
             raise ValueError(f"{len(ranks)} ranks for a batch of {len(x)} examples")
         over_batch = (len(x), *[1] * (x.dim() - 2), self.rank_state.max_rank)
-        weights = self._weights_as(x)
+        weights = self.rank_state.weights(x)
         assert isinstance(weights, Tensor)
         weights = weights.view(over_batch)
         if not self.frozen:
@@ -76,14 +80,10 @@ class LowRank(nn.Module):
         return F.linear(hidden, self.lora_B) + F.linear(fixed, self.lora_B.detach())
 
     def delta(self) -> Tensor:
-        """The delta's matrix (out, in) at the int rank in force, without dropout."""
+        """The delta's matrix (out, in) in use at the int rank in force, without dropout."""
         b = self.rank_state.rank
         assert isinstance(b, int)
-        return (self.lora_B[:, :b] * self._weights_as(self.lora_B)) @ self.lora_A[:b]
-
-    def _weights_as(self, like: Tensor) -> float | Tensor:
-        weights = self.rank_state.weights
-        return weights.to(like) if isinstance(weights, Tensor) else weights
+        return (self.lora_B[:, :b] * self.rank_state.weights(self.lora_B)) @ self.lora_A[:b]
 
 
 class LoRALinear(nn.Module):

@@ -3,43 +3,26 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Literal
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dylora.errors import UserError
+from dylora.methods import Method
 
-Method = Literal["lora", "dylora"]
 Rank = int | Tensor | None  # one for all, a LongTensor (batch,), or None for the bare backbone
-
-
-def component_weights(method: Method, rank: int, max_rank: int, alpha: float) -> list[float]:
-    """Weights w_1..w_rank of the components of the delta `B diag(w) A x` at `rank`.
-
-    LoRA keeps the scaling it was trained with, alpha/max_rank, when it is truncated (arXiv
-    2106.09685, section 4.1). DyLoRA scales by the rank in use, alpha/b (arXiv 2210.07558, Eq. 7).
-    A new any-rank method is a new rule here, not a new layer.
-    """
-    scaling = alpha / (max_rank if method == "lora" else rank)
-    return [scaling] * rank
 
 
 @dataclass
 class RankState:
-    """The rank in force in one model, shared by all of its low-rank modules.
-
-    After `set`, `weights` is a float or a tensor (rank,) for an int rank, and a tensor (batch,
-    max_rank), zero beyond each example's rank, for a tensor.
-    """
+    """The rank in force in one model, shared by all of its low-rank modules."""
 
     method: Method
     max_rank: int
     alpha: float
     rank: Rank = field(init=False, default=None)
-    weights: float | Tensor = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         if self.max_rank < 1:
@@ -54,28 +37,52 @@ class RankState:
         """
         if isinstance(rank, Tensor):
             self._check(int(rank.min()), int(rank.max()))
-            self.weights = self._table[rank].to(device)
             rank = rank.to(device)
         elif rank is not None:
             self._check(rank, rank)
-            weights = component_weights(self.method, rank, self.max_rank, self.alpha)
-            # One number for all components saves a small tensor per layer and step.
-            self.weights = weights[0] if len(set(weights)) == 1 else torch.tensor(weights)
         self.rank = rank
+
+    def weights(self, like: Tensor) -> float | Tensor:
+        """The weights in use at the rank in force, on the device and in the dtype of `like`.
+
+        At an int rank (rank,), or one number if they are equal, which saves a tensor. With a rank
+        per example (batch, max_rank), zero beyond each example's.
+        """
+        if isinstance(self.rank, Tensor):
+            return self._table(like)[self.rank.to(like.device)]
+        assert self.rank is not None
+        row = self.method.weights(self.rank, self.max_rank, self.alpha)
+        return row[0] if len(set(row)) == 1 else self._table(like)[self.rank, : self.rank]
+
+    def training_weights(self, like: Tensor) -> Tensor | None:
+        """The weights (max_rank,) of a method with a rule of its own for training; else None."""
+        return None if self.method.training_rule is None else self._table(like)[0]
+
+    def _table(self, like: Tensor) -> Tensor:
+        return _table(self.method, self.max_rank, self.alpha, like.device, like.dtype)
 
     def _check(self, low: int, high: int) -> None:
         if low < 1 or high > self.max_rank:
             wrong = low if low < 1 else high
             raise UserError(f"rank {wrong} is outside 1..{self.max_rank}, what the adapter has")
 
-    @cached_property
-    def _table(self) -> Tensor:
-        """Weights of every rank, (max_rank + 1, max_rank) float64, zero-padded; row 0 unused."""
-        table = torch.zeros(self.max_rank + 1, self.max_rank, dtype=torch.float64)
-        for rank in range(1, self.max_rank + 1):
-            weights = component_weights(self.method, rank, self.max_rank, self.alpha)
-            table[rank, :rank] = torch.tensor(weights, dtype=torch.float64)
-        return table
+
+@lru_cache(maxsize=64)
+def _table(
+    method: Method, max_rank: int, alpha: float, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Weights of every rank, (max_rank + 1, max_rank), zero-padded; row 0: those of training.
+
+    Kept on the device, so that no step copies them there.
+    """
+    rows = [[0.0] * max_rank]
+    if method.training_rule is not None:
+        rows = [method.training_rule(max_rank, alpha)]
+    for rank in range(1, max_rank + 1):
+        rows.append(method.weights(rank, max_rank, alpha) + [0.0] * (max_rank - rank))
+    with torch.inference_mode(False):  # training must be able to use what inference has made
+        table = torch.tensor(rows, dtype=torch.float64, device="cpu")
+        return table.to(dtype).to(device)
 
 
 def rank_state(model: nn.Module) -> RankState:
@@ -112,7 +119,7 @@ def at_rank(model: nn.Module, rank: Rank) -> Iterator[nn.Module]:
     try:
         yield model
     finally:
-        state.set(before)
+        state.rank = before
 
 
 class RankSampler:

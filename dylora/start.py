@@ -40,9 +40,7 @@ def read_start(
     """
     tensors, facts = read_adapter(path, alpha)
     if own is None and "adapter" in facts:
-        raise UserError(
-            f"{path} is a low-rank adapter, and starts only such: method=lora or dylora"
-        )
+        raise UserError(f"{path} is a low-rank adapter, and starts only such: a method with ranks")
     if own is None:
         return tensors
     if "adapter" not in facts:
@@ -54,8 +52,9 @@ def read_start(
             f"max_rank={theirs.max_rank} (run.py: method.max_rank={theirs.max_rank})"
         )
     _check_targets(path, tensors, facts, own)
-    ratio = theirs.alpha / own.alpha  # of the scalings alpha/max_rank, with one max_rank
-    return {n: t * ratio if n.endswith(".lora_B") else t for n, t in tensors.items()}
+    scalings = zip(theirs.weights(own.max_rank), own.weights(own.max_rank), strict=True)
+    ratios = [of_theirs / of_own for of_theirs, of_own in scalings]
+    return {n: t * t.new_tensor(ratios) if n.endswith(".lora_B") else t for n, t in tensors.items()}
 
 
 def _check_targets(

@@ -72,14 +72,16 @@ def sort_by_svd(
     if "adapter" not in facts:
         raise UserError("only low-rank adapters can be sorted; this one was trained in full")
     config = AdapterConfig(**json.loads(facts["adapter"]))
-    scaling = config.alpha / config.max_rank
+    made = replace(config, method="lora", frozen=False)
+    scaling = made.weights(made.max_rank)[0]
+    ratios = [weight / scaling for weight in config.weights(config.max_rank)]
     values = {}
     for name in [name for name in tensors if name.endswith(".lora_A")]:
         layer = name.removesuffix(".lora_A")
-        A, B, singular = _sorted(tensors[name], tensors[f"{layer}.lora_B"])
+        B = tensors[f"{layer}.lora_B"]
+        A, B, singular = _sorted(tensors[name], B * B.new_tensor(ratios))
         tensors |= {name: A, f"{layer}.lora_B": B}
         values[layer] = scaling * singular
-    made = replace(config, method="lora", frozen=False)
     write_adapter(tensors, {**facts, "adapter": json.dumps(asdict(made))}, path)
     return Spectrum(values)
 

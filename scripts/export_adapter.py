@@ -23,7 +23,7 @@ import dylora
 from dylora.errors import UserError
 from dylora.files import ADAPTER
 from dylora.metrics import metric_named
-from dylora.results.card import TASK_TYPES, model_card
+from dylora.results.card import model_card
 from dylora.results.deploy import Backbone, backbone_of, is_repository, named_run, wanted_ranks
 from dylora.results.runs import Run
 from dylora.suite.cli import options, plain_errors
@@ -123,7 +123,7 @@ def _check_free(folder: Path, own: str) -> None:
 
 
 def _write_adapters(run: Run, folders: Mapping[int, Path], backbone: Backbone) -> None:
-    facts = {"base_model": backbone.name, "task_type": TASK_TYPES[run.option("task.kind")]}
+    facts = {"base_model": backbone.name}
     if backbone.on_hub and run.option("model.revision"):
         facts["revision"] = run.option("model.revision")
     for rank, folder in folders.items():

@@ -8,7 +8,6 @@ from safetensors.numpy import save_file
 
 from dylora.files import write_lines
 from dylora.suite.config import (
-    Adaptation,
     Architecture,
     Config,
     Kind,
@@ -41,7 +40,7 @@ def config(task: str, method: str, seed: int = 1, max_rank: int = 4, **options: 
             name="gpt2_medium" if generation else "roberta_base",
             architecture=Architecture.decoder if generation else Architecture.encoder,
         ),
-        method=MethodConfig(name=Adaptation(method), max_rank=max_rank, **options),
+        method=MethodConfig(name=method, max_rank=max_rank, **options),
         protocol=Protocol.paper,
         seed=seed,
     )
@@ -49,7 +48,7 @@ def config(task: str, method: str, seed: int = 1, max_rank: int = 4, **options: 
 
 def score(run: Config, rank: int) -> float:
     """LoRA falls when it is truncated, DyLoRA does not; each seed a little apart."""
-    lost = 0.08 * (run.method.max_rank - rank) if run.method.name == Adaptation.lora else 0.0
+    lost = 0.08 * (run.method.max_rank - rank) if run.method.name == "lora" else 0.0
     return 0.9 - lost + 0.004 * rank + 0.005 * run.seed
 
 
@@ -58,7 +57,7 @@ def write(results: Path, run: Config, **changes: Any) -> Path:
 
     `changes` replace parts of the record, such as status="failed".
     """
-    adapted = run.method.name in (Adaptation.lora, Adaptation.dylora)
+    adapted = run.method.name in ("lora", "dylora")
     ranks = range(1, run.method.max_rank + 1) if adapted else [0]
     scale = 70.0 if run.task.kind == Kind.generation else 1.0
     folder = results / "records" / signature(run)
@@ -68,7 +67,7 @@ def write(results: Path, run: Config, **changes: Any) -> Path:
         "signature": signature(run),
         "task": run.task.name,
         "model": run.model.name,
-        "method": run.method.name.value,
+        "method": run.method.name,
         "seed": run.seed,
         "scores": {
             str(b): {name: scale * score(run, b) for name in run.task.metrics} for b in ranks

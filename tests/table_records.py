@@ -12,7 +12,7 @@ from dylora.results.published import Published
 from dylora.results.runs import load_records
 from dylora.results.tables import build_tables
 from dylora.results.tables.cells import Cell, Table
-from dylora.suite.config import Adaptation, Config, Kind, MethodConfig, Protocol, TaskConfig
+from dylora.suite.config import Config, Kind, MethodConfig, Protocol, TaskConfig
 from dylora.suite.records import SCHEMA, signature, without_neutral
 
 METRICS = {"cola": "matthews_correlation", "stsb": "pearson"}
@@ -37,7 +37,7 @@ def settings(task: str, method: str, seed: int, model: str, max_rank: int, **mor
         config.task.select_metric = "perplexity"
     config.task.toy = task.startswith("toy_")
     config.model.name = model
-    config.method = MethodConfig(name=Adaptation(method), max_rank=max_rank)
+    config.method = MethodConfig(name=method, max_rank=max_rank)
     for name, value in more.items():
         group, _, option = name.rpartition("__")
         place = config if name == "protocol" else getattr(config, group or "method")

@@ -9,7 +9,7 @@ from runs import config, write
 from scipy import stats
 
 from dylora.metrics import metric_named
-from dylora.results.curves import EACH_RANK, band, panels, seeds
+from dylora.results.curves import band, panels, seeds
 from dylora.results.runs import Run, load_records
 from dylora.results.stats import summarize
 from dylora.suite.config import Config
@@ -68,7 +68,7 @@ def test_another_learning_rate_is_no_repetition(tmp_path: Path) -> None:
 def test_lora_trained_at_each_rank_is_scored_at_its_own_rank(tmp_path: Path) -> None:
     configs = [config("mrpc", "lora", max_rank=rank) for rank in (1, 2, 4)]
     (panel,) = panels(load(tmp_path, [*configs, config("mrpc", "dylora")]))
-    each = next(series for series in panel.series if series.name == EACH_RANK)
+    each = next(series for series in panel.series if series.each_rank)
     assert {rank: [run.max_rank for run in runs] for rank, runs in each.runs.items()} == {
         1: [1],
         2: [2],

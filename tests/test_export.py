@@ -19,6 +19,7 @@ from transformers import (
 
 import dylora
 from dylora.adapter import adapter_layers
+from dylora.methods import METHODS, Method
 
 
 def bert(seed: int = 0) -> BertForSequenceClassification:
@@ -250,13 +251,12 @@ def test_unequal_component_weights_are_multiplied_into_b(
 ) -> None:
     """No method here has them, but a rule of one's own may; PEFT knows one scaling per layer."""
 
-    def rule(method: str, rank: int, max_rank: int, alpha: float) -> list[float]:
+    def rule(rank: int, max_rank: int, alpha: float) -> list[float]:
         return [alpha / (1 + i) for i in range(rank)]
 
-    monkeypatch.setattr("dylora.rank.component_weights", rule)
-    monkeypatch.setattr("dylora.export.component_weights", rule)
+    monkeypatch.setitem(METHODS, "own", Method(name="own", label="Own", rule=rule))
     roberta().save_pretrained(tmp_path / "backbone")
-    model = adapted(tmp_path / "backbone", roberta, ["query", "value"])
+    model = adapted(tmp_path / "backbone", roberta, ["query", "value"], method="own")
     exported = dylora.export_peft(model, tmp_path / "r3", rank=3)
     fresh = type(model).from_pretrained(tmp_path / "backbone")
     loaded = peft.PeftModel.from_pretrained(fresh, exported).eval()

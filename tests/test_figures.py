@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from runs import config, write
 
-from dylora.results.curves import EACH_RANK, Panel, panels
+from dylora.methods import METHODS
+from dylora.results.curves import Panel, panels
 from dylora.results.figures import (
     COLORS,
     scores_figure,
@@ -111,7 +112,7 @@ def test_time_of_lora_adds_up_over_ranks_and_dylora_is_paid_once(results: Path) 
     lines = {str(line.get_label()).split(" (")[0]: line for line in figure.axes[0].lines}
     # Three seeds trained for 101, 102 and 103 s; of 5 s of scoring, a rank's own part.
     per_rank = np.array([102 + 5 / 1, 102 + 5 / 2, 102 + 5 / 4]) / 3600
-    np.testing.assert_allclose(heights(lines[EACH_RANK]), np.cumsum(per_rank))
+    np.testing.assert_allclose(heights(lines["LoRA trained at each rank"]), np.cumsum(per_rank))
     once = lines["DyLoRA, once for all ranks"]
     np.testing.assert_allclose(heights(once), np.full(4, 107 / 3600))
 
@@ -135,8 +136,6 @@ def test_without_lora_at_several_ranks_there_is_no_time_to_compare(tmp_path: Pat
 def test_singular_values_are_those_of_the_scaled_delta(tmp_path: Path, method: str) -> None:
     from safetensors.numpy import load_file
 
-    from dylora.rank import component_weights
-
     folder = write(tmp_path, config("mrpc", method))
     (run,) = load_records(tmp_path / "records")[0]
     tensors = load_file(folder / "adapter.safetensors")
@@ -144,7 +143,7 @@ def test_singular_values_are_those_of_the_scaled_delta(tmp_path: Path, method: s
     assert sorted(found) == [1, 2, 4]
     for b, values in found.items():
         A, B = tensors["layer.1.value.lora_A"][:b], tensors["layer.1.value.lora_B"][:, :b]
-        weights = component_weights(method, b, 4, run.option("method.alpha"))  # type: ignore[arg-type]
+        weights = METHODS[method].weights(b, 4, run.option("method.alpha"))
         expected = np.linalg.svd(B @ np.diag(weights) @ A, compute_uv=False)[:b]
         np.testing.assert_allclose(values[1], expected, rtol=1e-5)
 

@@ -32,7 +32,7 @@ from dylora.adapter import adapter_state, read_adapter
 from dylora.errors import UserError
 from dylora.integrations import RankedTrainer
 from dylora.rank import rank_state
-from dylora.suite.config import Adaptation, MethodConfig, TrainConfig
+from dylora.suite.config import MethodConfig, TrainConfig
 from dylora.training.batching import training_batches
 from dylora.training.loop import Objective, train
 
@@ -85,7 +85,7 @@ def own_loop(folder: Path, accumulation: int, strict_freeze: bool) -> nn.Module:
         max_grad_norm=0.5,
         select="last",
     )
-    method = MethodConfig(name=Adaptation.dylora, max_rank=MAX_RANK, strict_freeze=strict_freeze)
+    method = MethodConfig(name="dylora", max_rank=MAX_RANK, strict_freeze=strict_freeze)
     model = adapted()
     train(model, objective, config, method, SEED, folder, Accelerator(cpu=True))
     return model

@@ -6,14 +6,15 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from dylora.layers import LoRAFused, LoRALinear, LowRank
-from dylora.rank import RankState
+from dylora.methods import METHODS, Method
+from dylora.rank import Rank, RankState
 
 IN, OUT, MAX_RANK, ALPHA = 7, 5, 4, 6.0
 
 
 def make(frozen: bool = False, method: str = "dylora") -> LowRank:
     torch.manual_seed(3)
-    part = LowRank(IN, OUT, RankState(method, MAX_RANK, ALPHA), frozen=frozen).double()  # type: ignore[arg-type]
+    part = LowRank(IN, OUT, RankState(METHODS[method], MAX_RANK, ALPHA), frozen=frozen).double()
     nn.init.normal_(part.lora_B)
     return part
 
@@ -112,7 +113,7 @@ def test_ranks_must_match_the_batch() -> None:
 
 def test_a_new_adapter_changes_nothing() -> None:
     base = nn.Linear(IN, OUT)
-    layer = LoRALinear(base, LowRank(IN, OUT, RankState("dylora", MAX_RANK, ALPHA)))
+    layer = LoRALinear(base, LowRank(IN, OUT, RankState(METHODS["dylora"], MAX_RANK, ALPHA)))
     x = torch.randn(3, IN)
     assert torch.equal(layer(x), base(x))
     nn.init.normal_(layer.low_rank.lora_B)
@@ -121,7 +122,7 @@ def test_a_new_adapter_changes_nothing() -> None:
 
 def test_the_delta_has_the_dtype_of_the_backbone() -> None:
     base = nn.Linear(IN, OUT).bfloat16()
-    layer = LoRALinear(base, LowRank(IN, OUT, RankState("dylora", MAX_RANK, ALPHA)))
+    layer = LoRALinear(base, LowRank(IN, OUT, RankState(METHODS["dylora"], MAX_RANK, ALPHA)))
     assert layer(torch.randn(3, IN).bfloat16()).dtype == torch.bfloat16
     assert layer.low_rank.lora_A.dtype == torch.float32
 
@@ -144,7 +145,7 @@ def test_delta_of_the_weight_gives_the_same_outputs(base: nn.Module) -> None:
 
 def fused(parts: tuple[str, ...] = ("q", "v")) -> LoRAFused:
     torch.manual_seed(0)
-    state = RankState("dylora", MAX_RANK, ALPHA)
+    state = RankState(METHODS["dylora"], MAX_RANK, ALPHA)
     layer = LoRAFused(Conv1D(3 * OUT, IN), {p: LowRank(IN, OUT, state) for p in parts}).double()
     for part in layer.parts.values():
         nn.init.normal_(part.lora_B)
@@ -170,3 +171,71 @@ def test_fused_delta_gives_the_same_outputs() -> None:
     with torch.no_grad():
         layer.base.weight += delta
     torch.testing.assert_close(layer(x), expected)
+
+
+def falling(rank: int, max_rank: int, alpha: float) -> list[float]:
+    return [alpha / (1 + i) / rank for i in range(rank)]
+
+
+OWN = Method(
+    name="own",
+    label="Own",
+    rule=falling,
+    training_rule=lambda max_rank, alpha: [alpha * (i + 1) for i in range(max_rank)],
+)
+
+
+def own_part(device: str = "cpu") -> LowRank:
+    torch.manual_seed(3)
+    part = LowRank(IN, OUT, RankState(OWN, MAX_RANK, ALPHA))
+    nn.init.normal_(part.lora_B)
+    return part.to(device).eval()
+
+
+def weighted(part: LowRank, x: Tensor, weights: list[float]) -> Tensor:
+    b = len(weights)
+    return x @ part.lora_A[:b].T @ torch.diag(torch.tensor(weights)) @ part.lora_B[:, :b].T
+
+
+def test_unequal_weights_are_those_of_the_rule_at_every_rank_and_for_each_example() -> None:
+    part, x = own_part(), torch.randn(MAX_RANK, IN)
+    expected = []
+    for b in range(1, MAX_RANK + 1):
+        part.rank_state.set(b)
+        expected.append(weighted(part, x, falling(b, MAX_RANK, ALPHA)))
+        torch.testing.assert_close(part(x), expected[-1])
+        torch.testing.assert_close(x @ part.delta().T, expected[-1])
+    ranks = torch.tensor([3, 1, 4, 2])
+    part.rank_state.set(ranks)
+    torch.testing.assert_close(
+        part(x), torch.stack([expected[b - 1][row] for row, b in enumerate(ranks)])
+    )
+
+
+@pytest.mark.parametrize("rank", [1, MAX_RANK, torch.tensor([1, 4, 2])], ids=["1", "4", "each"])
+def test_a_training_rule_weighs_all_components_in_training_mode_alone(rank: Rank) -> None:
+    part, x = own_part(), torch.randn(3, IN)
+    part.rank_state.set(rank)
+    in_use = part(x)
+    expected = weighted(part, x, [ALPHA * (i + 1) for i in range(MAX_RANK)])
+    torch.testing.assert_close(part.train()(x), expected)
+    assert torch.equal(part.eval()(x), in_use) and not torch.allclose(in_use, expected)
+
+
+def test_weights_follow_the_model_to_its_device_once() -> None:
+    part, x = own_part("meta"), torch.randn(3, IN, device="meta")
+    part.rank_state.set(torch.tensor([1, 4, 2]), x.device)  # drawn on the CPU
+    assert part(x).is_meta and part.train()(x).is_meta
+    part.eval().rank_state.set(3)
+    weights = part.rank_state.weights(x)
+    assert isinstance(weights, Tensor) and weights.is_meta and part(x).is_meta
+    again = part.rank_state.weights(x)
+    assert isinstance(again, Tensor) and again._base is weights._base, "copied there again"
+
+
+def test_training_can_use_the_weights_that_inference_mode_made() -> None:
+    part, x = own_part(), torch.randn(3, IN)
+    with torch.inference_mode():
+        part.train()(x)
+    part(x).sum().backward()
+    assert part.lora_A.grad is not None

@@ -34,6 +34,15 @@ def test_at_rank_restores_after_an_exception(model: torch.nn.Module) -> None:
     assert rank_state(model).rank == 4
 
 
+def test_at_rank_puts_back_ranks_of_examples_that_live_on_another_device() -> None:
+    model = dylora.adapt(roberta().to("meta"), ["query"], max_rank=4)
+    dylora.set_rank(model, torch.tensor([2, 1]))
+    before = rank_state(model).rank
+    with dylora.at_rank(model, torch.tensor([3, 4])):
+        model(inputs(2).to("meta"))
+    assert rank_state(model).rank is before
+
+
 def test_at_rank_none_is_the_bare_backbone(model: torch.nn.Module) -> None:
     with dylora.at_rank(model, None):
         bare = model(inputs()).logits

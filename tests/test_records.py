@@ -8,7 +8,7 @@ import pytest
 
 from dylora.errors import UserError
 from dylora.suite.cli import score_table
-from dylora.suite.config import Adaptation, Config, Device, MethodConfig, RankDistribution
+from dylora.suite.config import Config, Device, MethodConfig, RankDistribution
 from dylora.suite.records import provenance, read_record, signature, without_neutral, write_record
 from dylora.training.initial_adapter import find_adapter
 
@@ -16,7 +16,7 @@ from dylora.training.initial_adapter import find_adapter
 def config(**changes: Any) -> Config:
     made = Config(seed=3)
     made.task.name, made.model.name, made.paths.cache = "mrpc", "minilm", "cache"
-    made.method = MethodConfig(name=Adaptation.dylora, max_rank=4)
+    made.method = MethodConfig(name="dylora", max_rank=4)
     for name, value in changes.items():
         *groups, key = name.split("__")
         place: Any = made

@@ -16,7 +16,7 @@ import dylora
 from dylora.adapter import adapter_state
 from dylora.errors import UserError
 from dylora.rank import rank_state
-from dylora.suite.config import Adaptation, MethodConfig, RankLoss, RankScope, TrainConfig
+from dylora.suite.config import MethodConfig, RankLoss, RankScope, TrainConfig
 from dylora.suite.signals import Interrupted, hand_on_signals, stop_requests
 from dylora.training.loop import Objective, Progress, train
 
@@ -65,7 +65,7 @@ def fit(
 ) -> Progress:
     settings: dict[str, Any] = {"epochs": 3, "batch_size": 4, "learning_rate": 1e-2} | options
     plan = TrainConfig(**settings)
-    rules = method or MethodConfig(name=Adaptation.dylora, max_rank=4)
+    rules = method or MethodConfig(name="dylora", max_rank=4)
     torch.manual_seed(0)
     accelerator = Accelerator(cpu=True)
     return train(model, recorder.objective(), plan, rules, 7, folder, accelerator)
@@ -89,7 +89,7 @@ def test_micro_batches_of_one_step_share_its_rank(tmp_path: Path) -> None:
 
 def test_accumulated_micro_batches_take_the_step_of_the_whole_batch(tmp_path: Path) -> None:
     """Equal lengths put the same rows in a window of 2 x 2 as in a batch of 4."""
-    lora = MethodConfig(name=Adaptation.lora, max_rank=4)
+    lora = MethodConfig(name="lora", max_rank=4)
     results = []
     for name, size, count in (("whole", 20, 1), ("parts", 5, 4)):
         model = adapted(dropout=0.0, method="lora")
@@ -101,7 +101,7 @@ def test_accumulated_micro_batches_take_the_step_of_the_whole_batch(tmp_path: Pa
 
 
 def test_the_summed_loss_is_the_mean_over_every_rank(tmp_path: Path) -> None:
-    rules = MethodConfig(name=Adaptation.dylora, max_rank=4, loss=RankLoss.sum)
+    rules = MethodConfig(name="dylora", max_rank=4, loss=RankLoss.sum)
     recorder = Recorder()
     options = {"epochs": 1, "batch_size": 20, "select": "last"}
     progress = fit(adapted(dropout=0.0), recorder, tmp_path, rules, **options)
@@ -118,14 +118,14 @@ def test_the_summed_loss_is_the_mean_over_every_rank(tmp_path: Path) -> None:
 
 def test_rank_scope_sample_gives_each_example_its_rank(tmp_path: Path) -> None:
     recorder = Recorder()
-    method = MethodConfig(name=Adaptation.dylora, max_rank=4, rank_scope=RankScope.sample)
+    method = MethodConfig(name="dylora", max_rank=4, rank_scope=RankScope.sample)
     fit(adapted(), recorder, tmp_path, method, batch_size=4)
     assert all(sorted(ranks.tolist()) == [1, 2, 3, 4] for ranks in recorder.ranks)
 
 
 def test_lora_trains_at_max_rank_only(tmp_path: Path) -> None:
     recorder = Recorder()
-    lora = MethodConfig(name=Adaptation.lora, max_rank=4)
+    lora = MethodConfig(name="lora", max_rank=4)
     fit(adapted(method="lora"), recorder, tmp_path, lora, select="max")
     assert set(recorder.ranks) == {4}
     assert recorder.scored == [[4]] * 3
@@ -145,7 +145,7 @@ def test_training_learns(tmp_path: Path) -> None:
 def test_strict_freeze_holds_the_rows_above_the_drawn_ranks(tmp_path: Path) -> None:
     """Only ranks 1 and 2 are trained on, so rows 3 and 4 must be as they were."""
     for strict in (False, True):
-        method = MethodConfig(name=Adaptation.dylora, max_rank=4, strict_freeze=strict)
+        method = MethodConfig(name="dylora", max_rank=4, strict_freeze=strict)
         method.rank_distribution = "geometric"
         method.geometric_p = 1 - 1e-9
         model = adapted()

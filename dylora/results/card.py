@@ -6,40 +6,18 @@ comes from the run's record.
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from dylora.methods import METHODS
 from dylora.metrics import metric_named
 from dylora.metrics.base import FRACTION, Metric
 from dylora.results.deploy import Backbone
 from dylora.results.runs import Run
-from dylora.suite.config import Adaptation, Kind
+from dylora.suite.config import Kind
 
 AUTO = {  # transformers' loader and the hub's pipeline, by the kind of task
     Kind.classification: ("ForSequenceClassification", "text-classification"),
     Kind.regression: ("ForSequenceClassification", "text-classification"),
     Kind.generation: ("ForCausalLM", "text-generation"),
 }
-TASK_TYPES = {  # PEFT's names
-    Kind.classification: "SEQ_CLS",
-    Kind.regression: "SEQ_CLS",
-    Kind.generation: "CAUSAL_LM",
-}
-DYLORA = """@inproceedings{valipour2023dylora,
-  title = {{DyLoRA}: Parameter-Efficient Tuning of Pre-trained Models using Dynamic Search-Free
-           Low-Rank Adaptation},
-  author = {Valipour, Mojtaba and Rezagholizadeh, Mehdi and Kobyzev, Ivan and Ghodsi, Ali},
-  booktitle = {EACL},
-  year = {2023},
-  eprint = {2210.07558},
-  archivePrefix = {arXiv}
-}"""
-LORA = """@inproceedings{hu2022lora,
-  title = {{LoRA}: Low-Rank Adaptation of Large Language Models},
-  author = {Hu, Edward J. and Shen, Yelong and Wallis, Phillip and Allen-Zhu, Zeyuan and
-            Li, Yuanzhi and Wang, Shean and Wang, Lu and Chen, Weizhu},
-  booktitle = {ICLR},
-  year = {2022},
-  eprint = {2106.09685},
-  archivePrefix = {arXiv}
-}"""
 
 
 def model_card(
@@ -64,7 +42,7 @@ def model_card(
         _licence(license),
         _citation(run),
     ]
-    return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
+    return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
 
 
 def _metadata(
@@ -92,7 +70,7 @@ def _metadata(
         license=license,
         datasets=[dataset] if dataset else None,
         metrics=sorted({result.metric_type for result in results}) or None,
-        tags=["lora", run.method] if run.method != Adaptation.lora else ["lora"],
+        tags=list(dict.fromkeys(["lora", run.method])),
         model_name=f"{run.signature} at rank {rank}" if results else None,
         eval_results=results or None,
     )
@@ -106,13 +84,15 @@ def _summary(run: Run, rank: int, backbone: Backbone, merged: bool) -> str:
         what = f"{base} with a LoRA of rank {rank} merged into its weights"
     else:
         what = f"A LoRA adapter of rank {rank} for {base}"
-    if run.method == Adaptation.dylora:
-        origin = f"It is cut from one DyLoRA training for all ranks from 1 to {run.max_rank}."
+    method = METHODS[run.method]
+    if method.trains_every_rank:
+        origin = f"cut from one {method.label} training for all ranks from 1 to {run.max_rank}"
     elif rank == run.max_rank:
-        origin = "It is plain LoRA, trained at this rank."
+        origin = f"plain {method.label}, trained at this rank"
     else:
-        origin = f"It is plain LoRA, trained at rank {run.max_rank} and truncated."
-    return f"# {run.signature}, rank {rank}\n\n{what}, trained on the task {run.task}. {origin}"
+        origin = f"plain {method.label}, trained at rank {run.max_rank} and truncated"
+    title = f"# {run.signature}, rank {rank}"
+    return f"{title}\n\n{what}, trained on the task {run.task}. It is {origin}."
 
 
 def _scores(run: Run, rank: int) -> str:
@@ -216,20 +196,18 @@ def _code(*lines: str) -> str:
 
 
 def _training(run: Run, rank: int, backbone: Backbone) -> str:
-    dylora = run.method == Adaptation.dylora
-    alpha = run.option("method.alpha")
-    scaling = f"{alpha / (rank if dylora else run.max_rank):g}"
+    draws = METHODS[run.method].draws_ranks
     train = [f"{run.option(f'train.{name}'):g}" for name in ("epochs", "batch_size")]
     rows = {
         "task": run.task,
         "base model": backbone.name if backbone.on_hub else run.model,
         "its weights": _package(run),
         "method": run.method,
-        "ranks": f"1 to {run.max_rank}, {run.option('method.rank_distribution')}" if dylora else "",
+        "ranks": f"1 to {run.max_rank}, {run.option('method.rank_distribution')}" if draws else "",
         "max_rank": str(run.max_rank),
-        "alpha": f"{alpha:g}",
-        "scaling here": f"{scaling} = alpha / {'rank' if dylora else 'max_rank'}",
-        "frozen": str(run.option("method.frozen")).lower() if dylora else "",
+        "alpha": f"{run.option('method.alpha'):g}",
+        "scaling here": _scaling(run, rank),
+        "frozen": str(run.option("method.frozen")).lower() if draws else "",
         "target modules": ", ".join(run.option("model.target_modules")),
         "trained in full": ", ".join(run.option("model.head")),
         "epochs, batch size": ", ".join(train),
@@ -242,6 +220,15 @@ def _training(run: Run, rank: int, backbone: Backbone) -> str:
     }
     lines = [f"| {name} | {value} |" for name, value in rows.items() if value]
     return "\n".join(["## Training", "", "| option | value |", "| --- | --- |", *lines])
+
+
+def _scaling(run: Run, rank: int) -> str:
+    method = METHODS[run.method]
+    weights = method.weights(rank, run.max_rank, run.option("method.alpha"))
+    value = f"{weights[0]:g}"
+    if len(set(weights)) > 1:
+        value = f"in B, from {min(weights):g} to {max(weights):g} by component"
+    return f"{value} = {method.formula}" if method.formula else value
 
 
 def _package(run: Run) -> str:
@@ -261,5 +248,6 @@ def _licence(license: str | None) -> str:
 
 
 def _citation(run: Run) -> str:
-    entries = [DYLORA, LORA] if run.method == Adaptation.dylora else [LORA]
-    return "## Citation\n\n" + "\n\n".join(f"```bibtex\n{entry}\n```" for entry in entries)
+    """What to cite; empty for a method that names nothing."""
+    entries = [f"```bibtex\n{entry}\n```" for entry in METHODS[run.method].citation]
+    return "\n\n".join(["## Citation", *entries]) if entries else ""

@@ -3,30 +3,30 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, TypeVar
 
 from scipy.special import stdtrit
 
+from dylora.methods import METHODS, Method
 from dylora.metrics import metric_named
 from dylora.results.runs import Run
 from dylora.results.stats import Summary, summarize
-from dylora.suite.config import Adaptation
 
 T = TypeVar("T")
 SCORED = "evaluate.ranks"  # changes no score, only which there are
 # What may differ between runs of LoRA trained at each rank.
 OF_RANK = ("method.max_rank", "train.eval_ranks", SCORED)
 MIN_SEEDS = 3  # for a band: with two, the t distribution's is nine standard deviations wide
-NAMES = {
-    Adaptation.dylora: "DyLoRA",
-    Adaptation.lora: "LoRA truncated",
-    Adaptation.full: "Full fine-tuning",
-    Adaptation.head_only: "Head only",
-}
-EACH_RANK = "LoRA trained at each rank"
-ORDER = (*NAMES.values(), EACH_RANK)  # of the looks
+
+
+def _curve_name(method: Method) -> str:
+    return f"{method.label} truncated" if method.truncates else method.label
+
+
+def _each_rank_name(method: Method) -> str:
+    return f"{method.label} trained at each rank"
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,11 @@ class Series:
     name: str
     runs: dict[int, list[Run]]
     look: int = 0  # number of its colour and line style, the same for a method in every panel
+    each_rank: bool = False  # each rank from runs that were trained at it
 
     @property
-    def method(self) -> str:
-        return next(iter(self.runs.values()))[0].method
+    def method(self) -> Method:
+        return METHODS[next(iter(self.runs.values()))[0].method]
 
     @property
     def all_runs(self) -> list[Run]:
@@ -136,26 +137,26 @@ def _series(runs: Sequence[Run]) -> list[Series]:
     """A series per method and settings; two of one method are told apart by what differs."""
     conditions = _groups(runs, lambda run: _text(_settings(run, (SCORED,))))
     shown = [same for same in conditions.values() if _is_curve(same[0], runs)]
-    shown.sort(key=lambda same: (list(NAMES).index(Adaptation(same[0].method)), same[0].max_rank))
-    names = _names([same[0] for same in shown])
+    shown.sort(key=lambda same: (list(METHODS).index(same[0].method), same[0].max_rank))
+    names = _names([same[0] for same in shown], _curve_name, (SCORED,))
     made = [
-        (name, {rank: [run for run in same if rank in run.scores] for rank in _ranks(same)})
+        Series(name, {rank: [run for run in same if rank in run.scores] for rank in _ranks(same)})
         for name, same in zip(names, shown, strict=True)
     ]
     made += _trained_at_each_rank(runs)
-    return [
-        Series(name, by_rank, look)
-        for (name, by_rank), look in zip(made, _looks([name for name, _ in made]), strict=True)
-    ]
+    looks = _looks([series.name for series in made])
+    return [replace(series, look=look) for series, look in zip(made, looks, strict=True)]
 
 
 def _looks(names: Sequence[str]) -> list[int]:
     """The usual look of a method for the first series of it, what is left for the others."""
-    usual = {name: ORDER.index(name.partition(",")[0]) for name in names}
+    truncating = [method for method in METHODS.values() if method.truncates]
+    order = [*map(_curve_name, METHODS.values()), *map(_each_rank_name, truncating)]
+    usual = {name: order.index(name.partition(",")[0]) for name in names}
     taken: set[int] = set()
     looks = []
     for name in names:
-        free = (look for look in count(len(ORDER)) if look not in taken)
+        free = (look for look in count(len(order)) if look not in taken)
         look = usual[name] if usual[name] not in taken else next(free)
         taken.add(look)
         looks.append(look)
@@ -168,26 +169,29 @@ def _is_curve(run: Run, others: Sequence[Run]) -> bool:
     Of LoRA only what was trained at the highest rank of a DyLoRA, or else at the highest of all: a
     sweep over the trained rank would bring a truncated line for each of them.
     """
-    if run.method != Adaptation.lora:
+    if not METHODS[run.method].truncates:
         return True
-    dynamic = {other.max_rank for other in others if other.method == Adaptation.dylora}
+    dynamic = {other.max_rank for other in others if METHODS[other.method].trains_every_rank}
     return run.max_rank in (dynamic or {max(other.max_rank for other in others)})
 
 
-def _trained_at_each_rank(runs: Sequence[Run]) -> list[tuple[str, dict[int, list[Run]]]]:
+def _trained_at_each_rank(runs: Sequence[Run]) -> list[Series]:
     """LoRA at the rank that it was trained at, where that was done for two ranks or more."""
-    lora = [run for run in runs if run.method == Adaptation.lora and run.max_rank in run.scores]
+    own = [run for run in runs if METHODS[run.method].truncates and run.max_rank in run.scores]
     found = []
-    for same in _groups(lora, lambda run: _text(_settings(run, OF_RANK))).values():
+    for same in _groups(own, lambda run: _text(_settings(run, OF_RANK))).values():
         by_rank = _groups(same, lambda run: run.max_rank)
         if len(by_rank) > 1:
             found.append(dict(sorted(by_rank.items())))
-    names = _names([next(iter(by_rank.values()))[0] for by_rank in found], EACH_RANK, OF_RANK)
-    return list(zip(names, found, strict=True))
+    firsts = [next(iter(by_rank.values()))[0] for by_rank in found]
+    names = _names(firsts, _each_rank_name, OF_RANK)
+    return [
+        Series(name, by_rank, each_rank=True) for name, by_rank in zip(names, found, strict=True)
+    ]
 
 
 def _names(
-    runs: Sequence[Run], name: str | None = None, leave_out: Sequence[str] = (SCORED,)
+    runs: Sequence[Run], name_of: Callable[[Method], str], leave_out: Sequence[str]
 ) -> list[str]:
     """A name for each of several settings: the method's, and what differs within the method."""
     names = []
@@ -196,7 +200,7 @@ def _names(
         rivals = [_settings(other, leave_out) for other in runs if other.method == run.method]
         differing = [key for key in mine if any(rival[key] != mine[key] for rival in rivals)]
         told = (_word(option, mine[option]) for option in differing if mine[option] is not False)
-        words = [name or NAMES[Adaptation(run.method)], *told]
+        words = [name_of(METHODS[run.method]), *told]
         names.append(", ".join(words))
     return names
 

@@ -16,11 +16,11 @@ from safetensors.numpy import load_file
 
 from dylora.errors import UserError
 from dylora.files import ADAPTER, whole_file
+from dylora.methods import METHODS
 from dylora.metrics import metric_named
-from dylora.results.curves import EACH_RANK, Panel, Series, band, device, panels, seconds, seeds
+from dylora.results.curves import Panel, Series, band, device, panels, seconds, seeds
 from dylora.results.runs import Problem, Run
 from dylora.results.stats import Summary, summarize
-from dylora.suite.config import Adaptation
 
 if TYPE_CHECKING:  # matplotlib takes a second to import, and is needed only to draw
     from matplotlib.axes import Axes
@@ -118,8 +118,8 @@ def time_figure(panel: Panel, _: list[Problem]) -> "Figure | None":
 
     Of the device with the most runs alone. LoRA is charged for scoring its own rank only.
     """
-    each = [series for series in panel.series if series.name.startswith(EACH_RANK)]
-    once = [series for series in panel.series if series.method == Adaptation.dylora]
+    each = [series for series in panel.series if series.each_rank]
+    once = [series for series in panel.series if series.method.trains_every_rank]
     devices = Counter(device(run) for series in [*each, *once] for run in series.all_runs)
     if not each or not once:
         return None
@@ -157,7 +157,7 @@ def spectra_figure(panel: Panel, problems: list[Problem]) -> "Figure | None":
     """
     found = {}
     for series in panel.series:
-        if series.flat or series.name.startswith(EACH_RANK):
+        if series.flat or series.each_rank:
             continue
         values = [v for run in series.all_runs if (v := _spectra_if_readable(run, problems))]
         if values:
@@ -190,8 +190,8 @@ def _spectra_if_readable(run: Run, problems: list[Problem]) -> dict[int, np.ndar
 def singular_values(run: Run) -> dict[int, np.ndarray]:
     """Per rank b in 1, 2, 4, ..., r_max the singular values (layers, b) of every delta.
 
-    A delta is scaling * B[:, :b] A[:b], with scaling alpha/b (DyLoRA) or alpha/r_max (LoRA), as
-    dylora.rank has it. Empty if the run's folder holds no adapter (it is not in git).
+    A delta is B[:, :b] diag(w) A[:b], with the weights in use of the run's method. Empty if the
+    run's folder holds no adapter (it is not in git).
     """
     path = run.folder / ADAPTER
     if not path.is_file() or not run.max_rank:
@@ -205,8 +205,8 @@ def singular_values(run: Run) -> dict[int, np.ndarray]:
     top, alpha = run.max_rank, run.option("method.alpha")
     found = {}
     for b in sorted({*(2**i for i in range(top.bit_length())), top}):
-        scaling = alpha / (top if run.method == Adaptation.lora else b)
-        found[b] = np.stack([scaling * _product_spectrum(B[:, :b], A[:b]) for B, A in pairs])
+        weights = METHODS[run.method].weights(b, top, alpha)
+        found[b] = np.stack([_product_spectrum(B[:, :b] * weights, A[:b]) for B, A in pairs])
     return found
 
 

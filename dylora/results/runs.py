@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dylora.errors import UserError
-from dylora.suite.config import Adaptation, Config
+from dylora.methods import METHODS
+from dylora.suite.config import Config
 from dylora.suite.records import SCHEMA, Record, read_record
 
 SCHEMA_DEFAULTS: dict[str, Any] = asdict(Config())
@@ -88,8 +89,7 @@ class Run:
     @property
     def max_rank(self) -> int:
         """The rank trained at; 0 for a method without adapters."""
-        without = self.method in (Adaptation.full, Adaptation.head_only)
-        return 0 if without else self.option("method.max_rank")
+        return self.option("method.max_rank") if METHODS[self.method].has_ranks else 0
 
     def option(self, name: str) -> Any:
         """The value of an option such as `method.frozen`; newer than the record: its default."""
@@ -198,6 +198,8 @@ def _fault(record: Any) -> str:
     wrong += [part for part in OPTIONAL_PARTS if not isinstance(record.get(part, {}), dict)]
     if wrong:
         return f"is incomplete, without a usable {' or '.join(wrong)}; {again}"
+    if record["method"] not in METHODS:
+        return f"has method={record['method']}, which dylora.methods does not know; add it there"
     if not _is_config(record["config"], SCHEMA_DEFAULTS):
         return f"has no configuration of the usual form; {again}"
     if not all(map(_are_scores, [record["scores"], *record.get("truncations", {}).values()])):

@@ -26,25 +26,6 @@ class Architecture(StrEnum):
     decoder = "decoder"
 
 
-class Adaptation(StrEnum):
-    """What is trained: low-rank matrices with a head, everything, or the head alone."""
-
-    lora = "lora"
-    dylora = "dylora"
-    full = "full"
-    head_only = "head_only"
-
-    @property
-    def has_ranks(self) -> bool:
-        """Whether there is an adapter, which can be scored at every rank."""
-        return self not in (Adaptation.full, Adaptation.head_only)
-
-    @property
-    def samples_ranks(self) -> bool:
-        """Whether each training step draws a rank."""
-        return self.has_ranks and self != Adaptation.lora
-
-
 class RankDistribution(StrEnum):
     uniform = "uniform"
     geometric = "geometric"
@@ -173,9 +154,9 @@ class ModelConfig:
 
 @dataclass
 class MethodConfig:
-    """The adaptation method; the rank options are read by `lora` and `dylora` only."""
+    """The adaptation method; the rank options are read where it has low-rank adapters."""
 
-    name: Adaptation = MISSING
+    name: str = MISSING  # a key of dylora.methods.METHODS
     max_rank: int = 8
     min_rank: int = 1
     alpha: float = 16.0

@@ -17,6 +17,7 @@ from typing import Any
 
 from dylora.errors import UserError
 from dylora.files import write_text
+from dylora.methods import METHODS
 from dylora.suite.config import Config
 
 ABSENT = "not computed: "  # what a record says in place of a metric's signature, with the reason
@@ -46,7 +47,7 @@ def signature(config: Config) -> str:
     text = json.dumps(matters, sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:10]
     method = config.method
-    rank = f"-r{method.max_rank}" if method.name.has_ranks else ""
+    rank = f"-r{method.max_rank}" if METHODS[method.name].has_ranks else ""
     return f"{config.task.name}-{config.model.name}-{method.name}{rank}-s{config.seed}-{digest}"
 
 

@@ -7,10 +7,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from dylora.errors import UserError
+from dylora.methods import METHODS
 from dylora.metrics import metric_named, metrics_for
 from dylora.metrics.nlg import PROTOCOLS
 from dylora.suite.config import (
-    Adaptation,
     Architecture,
     Config,
     Dtype,
@@ -32,6 +32,8 @@ from dylora.tasks import LOADERS
 
 def validate(config: Config) -> None:
     """Check what the types cannot; raises UserError listing every fault and what to type."""
+    if config.method.name not in METHODS:
+        raise UserError(f"method.name={config.method.name}: must be one of {', '.join(METHODS)}")
     faults = [
         *_name_faults(config),
         *_number_faults(asdict(config)),
@@ -97,11 +99,14 @@ def _rank_faults(method: MethodConfig, train: TrainConfig, evaluate: EvaluateCon
         faults.append(f"method.dropout={method.dropout}: must be in [0, 1)")
     if not 0 < method.geometric_p < 1:
         faults.append(f"method.geometric_p={method.geometric_p}: must be between 0 and 1")
-    if not method.name.samples_ranks:
+    if not METHODS[method.name].draws_ranks:
+        drawing = " or ".join(each.name for each in METHODS.values() if each.draws_ranks)
         plain = MethodConfig()
         for option in ("frozen", "strict_freeze", "rank_scope", "min_rank", "loss"):
             if getattr(method, option) != getattr(plain, option):
-                faults.append(f"method.{option} needs method=dylora, this is method={method.name}")
+                faults.append(
+                    f"method.{option} needs method={drawing}, this is method={method.name}"
+                )
     if method.loss == RankLoss.sum and method.rank_scope == RankScope.sample:
         faults.append("method.loss=sum takes every rank in each step; leave method.rank_scope=step")
     return faults
@@ -206,6 +211,7 @@ def _label_faults(task: TaskConfig, name: str) -> list[str]:
 def _pairing_faults(config: Config) -> list[str]:
     """Faults of the task, the model and the method together."""
     task, model, method = config.task, config.model, config.method
+    about = METHODS[method.name]
     needed = Architecture.decoder if task.kind == Kind.generation else Architecture.encoder
     faults = []
     if model.architecture != needed:
@@ -214,18 +220,20 @@ def _pairing_faults(config: Config) -> list[str]:
             f"task={task.name} is a {task.kind} task and needs an {needed}, but model={model.name} "
             f"is a {model.architecture}; type model={example}"
         )
-    if method.name.has_ranks and not model.target_modules:
+    if about.has_ranks and not model.target_modules:
         faults.append(
             f"model={model.name} names no layers to adapt; set model.target_modules=[query,value]"
         )
-    if method.name == Adaptation.head_only and not model.head:
-        faults.append(f"method=head_only: model={model.name} has no head; set model.head=[...]")
+    if not (about.has_ranks or about.trains_backbone or model.head):
+        faults.append(f"method={method.name}: model={model.name} has no head; set model.head=[...]")
     if task.kind != Kind.regression and config.train.bias_from_labels:
         faults.append("train.bias_from_labels is for a regression; this task has classes or texts")
     if task.kind == Kind.regression and config.train.label_smoothing:
         faults.append("train.label_smoothing: a regression task has no labels to smooth")
-    if model.dtype != Dtype.fp32 and method.name == Adaptation.full:
-        faults.append(f"model.dtype={model.dtype}: method=full trains the weights; use fp32")
+    if model.dtype != Dtype.fp32 and about.trains_backbone:
+        faults.append(
+            f"model.dtype={model.dtype}: method={method.name} trains the weights; use fp32"
+        )
     if model.dtype == Dtype.bf16 and config.train.precision != Precision.bf16:
         faults.append("model.dtype=bf16 needs train.precision=bf16: heads stay float32")
     if model.dtype in (Dtype.int8, Dtype.nf4) and not _installed("bitsandbytes"):
@@ -242,7 +250,7 @@ def _pairing_faults(config: Config) -> list[str]:
         )
     if config.layout.get("kind") == "settings":
         faults.append("this experiment has no runs of its own; type `make tables` for its table")
-    if config.evaluate.truncations and method.name != Adaptation.lora:
+    if config.evaluate.truncations and not about.truncates:
         faults.append(f"evaluate.truncations needs method=lora, this is method={method.name}")
     if config.init_alpha is not None and config.init_adapter is None:
         faults.append("init_alpha is the alpha of the file init_adapter=FILE, which is not set")

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -22,10 +21,10 @@ from transformers.utils import logging
 from dylora.adapter import AdapterConfig, adapt, adapter_state
 from dylora.errors import UserError
 from dylora.heads import freeze_all_but
-from dylora.rank import Method
+from dylora.methods import METHODS
 from dylora.start import read_start, warm_start
 from dylora.suite.cli import score_table
-from dylora.suite.config import Adaptation, Config, Device, Kind, Precision
+from dylora.suite.config import Config, Device, Kind, Precision
 from dylora.suite.records import (
     SCHEMA,
     Record,
@@ -172,9 +171,10 @@ def _trainable(backbone: PreTrainedModel, config: Config) -> PreTrainedModel:
     if config.train.gradient_checkpointing:
         # The reentrant kind would lose the gradients: a frozen backbone's inputs have none.
         backbone.activation_checkpointing_enable({"use_reentrant": False})
-    if method.name == Adaptation.full:
+    about = METHODS[method.name]
+    if about.trains_backbone:
         return backbone
-    if method.name == Adaptation.head_only:
+    if not about.has_ranks:
         freeze_all_but(backbone, model.head)
         return backbone
     return adapt(
@@ -182,7 +182,7 @@ def _trainable(backbone: PreTrainedModel, config: Config) -> PreTrainedModel:
         target_modules=model.target_modules,
         max_rank=method.max_rank,
         alpha=method.alpha,
-        method=cast(Method, method.name.value),
+        method=method.name,
         dropout=method.dropout,
         frozen=method.frozen,
         head=model.head,
@@ -195,8 +195,9 @@ def _start_of(config: Config) -> Path | None:
         return None
     path, method = find_adapter(config), config.method
     own = None
-    if method.name.has_ranks:
-        own = AdapterConfig(config.model.target_modules, method.max_rank, method.alpha)
+    if METHODS[method.name].has_ranks:
+        targets = config.model.target_modules
+        own = AdapterConfig(targets, method.max_rank, method.alpha, method.name)
     read_start(path, own, config.init_alpha)
     return path
 
@@ -204,7 +205,7 @@ def _start_of(config: Config) -> Path | None:
 def ranks_of(config: Config) -> list[int | None]:
     """The ranks to score at the end; [None] for a method without adapters."""
     method = config.method
-    if not method.name.has_ranks:
+    if not METHODS[method.name].has_ranks:
         return [None]
     return list(config.evaluate.ranks or range(1, method.max_rank + 1))
 
@@ -218,7 +219,7 @@ def _new_record(config: Config, command: str, model: nn.Module, accelerator: Acc
         "signature": signature(config),
         "task": config.task.name,
         "model": config.model.name,
-        "method": config.method.name.value,
+        "method": config.method.name,
         "seed": config.seed,
         "scores": {},
         "command": command,

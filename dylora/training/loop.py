@@ -22,6 +22,7 @@ from dylora.adapter import (
     save_adapter,
 )
 from dylora.files import ADAPTER
+from dylora.methods import METHODS
 from dylora.metrics import metric_named
 from dylora.rank import Rank, RankSampler, set_rank
 from dylora.suite.config import MethodConfig, RankLoss, RankScope, TrainConfig, default_ranks
@@ -244,8 +245,9 @@ class _Step:
         micro-batch, or every rank (the sum of Table 7, divided by their number so that clipping and
         the rate mean the same). All processes draw the same.
         """
-        if not self.method.name.samples_ranks:
-            return [self.method.max_rank if self.method.name.has_ranks else None]
+        about = METHODS[self.method.name]
+        if not about.draws_ranks:
+            return [self.method.max_rank if about.has_ranks else None]
         if self.method.loss == RankLoss.sum:
             return range(self.method.min_rank, self.method.max_rank + 1)
         if self.method.rank_scope == RankScope.sample:
@@ -320,7 +322,7 @@ def _log(progress: Progress, loss: float, rank: float, lr: float, bar: tqdm) -> 
 
 def ranks_after_epoch(config: TrainConfig, method: MethodConfig) -> list[int | None]:
     """The ranks scored after each epoch; [None] for a method without adapters."""
-    if not method.name.has_ranks:
+    if not METHODS[method.name].has_ranks:
         return [None]
     if config.eval_ranks is not None:
         return list(config.eval_ranks)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from dylora.methods import METHODS
 from dylora.rank import at_rank, rank_state
 from dylora.suite.config import Config, Truncation
 from dylora.svd import Moments, kept_adapter, recorded_moments, sort_components
@@ -41,7 +42,7 @@ def _truncated_by(
 ) -> Iterator[None]:
     state = rank_state(model)
     if truncation == Truncation.rescaled:
-        method, state.method = state.method, "dylora"  # whose rule is alpha/b
+        method, state.method = state.method, METHODS["dylora"]  # whose rule is alpha/b
         try:
             yield
         finally:
