@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dylora.results.layout import known_tasks, load_experiments
 from dylora.results.runs import Run, load_records
-from dylora.results.status import Progress, progress_of
+from dylora.results.status import PlannedRuns, planned_runs
 from dylora.suite.cli import left_out, options, plain_errors
 
 
@@ -40,7 +40,7 @@ def main() -> int:
     folder, only = Path(chosen.paths.experiments), chosen.experiment
     experiments, more = load_experiments(folder, known, only)
     for experiment in experiments:
-        for progress in progress_of(experiment, runs):
+        for progress in planned_runs(experiment, runs):
             counts = ", ".join(f"{n} {status}" for status, n in progress.counts.most_common())
             print(f"{experiment.name}, {progress.model}: {counts}{hours_left(progress, runs)}")
     for run in runs:
@@ -50,7 +50,7 @@ def main() -> int:
     return left_out([*problems, *more])
 
 
-def hours_left(progress: Progress, runs: Sequence[Run]) -> str:
+def hours_left(progress: PlannedRuns, runs: Sequence[Run]) -> str:
     """From the median finished run of each task with this model, else of all; or nothing."""
     seconds: dict[str, list[float]] = {}
     for run in runs:

@@ -20,7 +20,7 @@ from transformers import (
 import dylora
 from dylora.adapter import adapter_state
 from dylora.pretraining.pretrain import one_thread
-from dylora.pretraining.text import Objective, train_tokenizer
+from dylora.pretraining.text import PretrainObjective, train_tokenizer
 from dylora.tasks.toy import corpus
 
 EXAMPLES = ROOT / "examples"
@@ -53,7 +53,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "gpt2"
-    tokenizer = train_tokenizer(list(corpus("inns", 1, 50)), Objective.causal, 300, 256)
+    tokenizer = train_tokenizer(list(corpus("inns", 1, 50)), PretrainObjective.causal, 300, 256)
     tokenizer.save_pretrained(folder)
     config = GPT2Config(vocab_size=len(tokenizer), n_positions=256, n_embd=16, n_layer=2, n_head=2)
     GPT2LMHeadModel(config).save_pretrained(folder)

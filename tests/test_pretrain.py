@@ -19,14 +19,15 @@ from transformers.utils import logging
 
 from dylora.errors import UserError
 from dylora.pretraining import language_model, pretrain
-from dylora.pretraining.language_model import (
-    Batches,
-    PretrainConfig,
-    check,
-    learning_rate,
-    new_model,
+from dylora.pretraining.language_model import Batches, PretrainConfig, check, new_model
+from dylora.pretraining.loop import TrainingState, learning_rate
+from dylora.pretraining.text import (
+    PretrainObjective,
+    encode,
+    find_files,
+    read_pieces,
+    train_tokenizer,
 )
-from dylora.pretraining.text import Objective, encode, find_files, read_pieces, train_tokenizer
 from dylora.suite.signals import Interrupted
 from dylora.tasks.toy import corpus
 
@@ -42,7 +43,7 @@ CONFIG = PretrainConfig(
     eval_steps=3,
     eval_blocks=8,
 )
-MASKED = replace(CONFIG, objective=Objective.masked, mask=0.3)
+MASKED = replace(CONFIG, objective=PretrainObjective.masked, mask=0.3)
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +71,7 @@ def test_the_folder_loads_and_repeats_the_validation_loss(
     config: PretrainConfig, text: Path, tmp_path: Path
 ) -> None:
     folder = make(config, text, tmp_path)
-    masked = config.objective == Objective.masked
+    masked = config.objective == PretrainObjective.masked
     model = (AutoModelForMaskedLM if masked else AutoModelForCausalLM).from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     made = json.loads((folder / "pretrain.json").read_text())
@@ -95,15 +96,15 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def stop_in_step(number: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Ask the process to stop while that step is taken, once; the list gets the steps taken."""
-    step, taken = language_model.State.step, []
+    step, taken = TrainingState.step, []
 
-    def stopping_step(state: language_model.State, *arguments: Any) -> float:
+    def stopping_step(state: TrainingState, *arguments: Any) -> float:
         if state.progress.step == number and number not in taken:
             os.kill(os.getpid(), signal.SIGTERM)
         taken.append(state.progress.step)
         return step(state, *arguments)
 
-    monkeypatch.setattr(language_model.State, "step", stopping_step)
+    monkeypatch.setattr(TrainingState, "step", stopping_step)
     return taken
 
 
@@ -156,7 +157,7 @@ def test_pieces_hold_all_of_the_text_and_documents_end_apart(tmp_path: Path) -> 
 
 
 def test_the_end_token_stands_between_documents_and_nowhere_else(text: Path) -> None:
-    tokenizer = train_tokenizer(read_pieces([text]), Objective.causal, 400, 24)
+    tokenizer = train_tokenizer(read_pieces([text]), PretrainObjective.causal, 400, 24)
     tokens = np.concatenate(list(encode(read_pieces([text]), tokenizer)))
     assert tokens.dtype == np.uint16
     assert (tokens == tokenizer.eos_token_id).sum() == 3
@@ -164,7 +165,7 @@ def test_the_end_token_stands_between_documents_and_nowhere_else(text: Path) -> 
 
 
 def test_a_masked_tokenizer_joins_pairs_as_roberta_does() -> None:
-    tokenizer = train_tokenizer(corpus("village", 1, 50), Objective.masked, 400, 24)
+    tokenizer = train_tokenizer(corpus("village", 1, 50), PretrainObjective.masked, 400, 24)
     tokens = tokenizer.convert_ids_to_tokens(tokenizer("The fox.", "The hen.")["input_ids"])
     assert tokens[0] == "<s>" and tokens[-1] == "</s>"
     assert " ".join(tokens).count("</s> </s>") == 1
@@ -173,7 +174,7 @@ def test_a_masked_tokenizer_joins_pairs_as_roberta_does() -> None:
 
 
 def test_masks_follow_the_fractions_and_special_tokens_are_never_predicted(text: Path) -> None:
-    tokenizer = train_tokenizer(read_pieces([text]), Objective.masked, 400, 24)
+    tokenizer = train_tokenizer(read_pieces([text]), PretrainObjective.masked, 400, 24)
     tokens = np.concatenate(list(encode(read_pieces([text]), tokenizer)))
     inputs, labels = Batches(tokens, tokenizer, MASKED)(0, 2000)
     chosen = labels != language_model.MASKED_LABEL
@@ -188,13 +189,13 @@ def test_masks_follow_the_fractions_and_special_tokens_are_never_predicted(text:
 
 
 def test_causal_labels_are_the_next_tokens(text: Path) -> None:
-    tokenizer = train_tokenizer(read_pieces([text]), Objective.causal, 400, 24)
+    tokenizer = train_tokenizer(read_pieces([text]), PretrainObjective.causal, 400, 24)
     inputs, labels = Batches(np.arange(300, dtype=np.uint16), tokenizer, CONFIG)(0, 4)
     assert torch.equal(labels, inputs + 1) and inputs.shape == (4, 24)
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_generator_alone(text: Path) -> None:
-    tokenizer = train_tokenizer(read_pieces([text]), Objective.causal, 400, 24)
+    tokenizer = train_tokenizer(read_pieces([text]), PretrainObjective.causal, 400, 24)
     before = torch.get_rng_state()
     first, second = (new_model(CONFIG, tokenizer).state_dict() for _ in range(2))
     other = new_model(replace(CONFIG, seed=2), tokenizer).state_dict()

@@ -17,7 +17,7 @@ from dylora.results.layout import Experiment, known_tasks, load_experiments
 from dylora.results.report import write_report
 from dylora.results.run_view import POINTS, view_of
 from dylora.results.runs import Problem, load_records
-from dylora.results.status import progress_of
+from dylora.results.status import planned_runs
 
 pytest.importorskip("jinja2", reason="jinja2 is absent: pip install 'dylora[report]'")
 ROOT = Path(__file__).parents[1]
@@ -186,7 +186,7 @@ def test_progress_counts_a_warm_start_but_neither_trials_nor_other_arms(
     trial.train.max_steps = 5
     for each in (warm, trial, config("rte", "dylora", 1, frozen=True)):
         write(tmp_path, each)
-    (progress,) = progress_of(experiment, load_records(tmp_path / "records")[0])
+    (progress,) = planned_runs(experiment, load_records(tmp_path / "records")[0])
     done = [options for options, status in progress.planned if status == "done"]
     assert done == [{"task": "mrpc", "method": "dylora", "seed": "1"}]
 
@@ -198,7 +198,7 @@ def test_progress_of_another_model_has_its_own_line(tmp_path: Path, experiment: 
     unplanned = config("mrpc", "full", 1)
     unplanned.model.name = "roberta_large"
     write(tmp_path, unplanned)
-    found = progress_of(experiment, load_records(tmp_path / "records")[0])
+    found = planned_runs(experiment, load_records(tmp_path / "records")[0])
     assert {p.model: p.counts["done"] for p in found} == {"roberta_base": 0, "minilm": 1}
     assert all("model=minilm" in command for command in found[1].commands())
 

@@ -130,7 +130,9 @@ class Scorer:
 
 
 @dataclass(frozen=True)
-class Protocol:
+class Scoring:
+    """How a protocol scores texts: on how many references, by which metrics."""
+
     name: str
     most_references: int | None
     metrics: dict[str, Scorer]
@@ -147,7 +149,7 @@ def _pyter(corpus: Corpus) -> float:
 
 
 _TERCOM = "case:lc|tok:none|norm:no|like:tercom-0.7.25"
-_E2E = Protocol(
+_E2E = Scoring(
     "challenge",
     None,
     {
@@ -178,7 +180,7 @@ _E2E = Protocol(
         "TER": Scorer(_tercom, _TERCOM, default=False),
     },
 )
-_CHALLENGE = Protocol(
+_CHALLENGE = Scoring(
     "challenge",
     3,
     {
@@ -194,7 +196,7 @@ _CHALLENGE = Protocol(
         "TER": Scorer(_tercom, _TERCOM),
     },
 )
-_GENERATION_EVAL = Protocol(
+_GENERATION_EVAL = Scoring(
     "generation_eval",
     6,
     {
@@ -211,7 +213,7 @@ _GENERATION_EVAL = Protocol(
         "TER": Scorer(_pyter, "case:lc|tok:nonword-nltk|mean:sentence|like:pyter3-0.3", "nltk"),
     },
 )
-PROTOCOLS: dict[str, list[Protocol]] = {
+PROTOCOLS: dict[str, list[Scoring]] = {
     "e2e": [_E2E],
     "webnlg": [_CHALLENGE, _GENERATION_EVAL],
     "dart": [_CHALLENGE, _GENERATION_EVAL],
@@ -224,7 +226,7 @@ def _unknown(kind: str, given: str, known: Sequence[str]) -> UserError:
     return UserError(f"unknown {kind} '{given}': choose from {', '.join(known)}{hint}")
 
 
-def _protocol(task: str, name: str | None) -> Protocol:
+def _protocol(task: str, name: str | None) -> Scoring:
     if task not in PROTOCOLS:
         raise _unknown("task", task, list(PROTOCOLS))
     for protocol in PROTOCOLS[task]:
@@ -234,7 +236,7 @@ def _protocol(task: str, name: str | None) -> Protocol:
     raise _unknown(f"protocol for task {task}", str(name), names)
 
 
-def _names(protocol: Protocol, wanted: Sequence[str] | None) -> list[str]:
+def _names(protocol: Scoring, wanted: Sequence[str] | None) -> list[str]:
     known = {name.lower(): name for name in protocol.metrics}
     if wanted is None:
         return [name for name, scorer in protocol.metrics.items() if scorer.default]
@@ -245,7 +247,7 @@ def _names(protocol: Protocol, wanted: Sequence[str] | None) -> list[str]:
 
 
 def _corpus(
-    references: Sequence[Sequence[str]], predictions: Sequence[str], protocol: Protocol
+    references: Sequence[Sequence[str]], predictions: Sequence[str], protocol: Scoring
 ) -> Corpus:
     if len(references) != len(predictions):
         raise UserError(

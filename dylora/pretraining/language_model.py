@@ -1,20 +1,16 @@
-"""Small language models and the loop that trains them: masked (RoBERTa) and causal (GPT-2).
+"""Small language models and their batches and losses: masked (RoBERTa) and causal (GPT-2).
 
-One process, one device. Blocks are cut from the running text, so nothing is padded.
+Blocks are cut from the running text, so nothing is padded.
 """
 
 import math
-import time
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -25,14 +21,9 @@ from transformers import (
 )
 
 from dylora.errors import UserError
-from dylora.files import whole_file
-from dylora.pretraining.text import Objective, Tokens
+from dylora.pretraining.text import PretrainObjective, Tokens
 from dylora.suite.config import Precision
-from dylora.suite.signals import Interrupted, stop_requests
 
-CHECKPOINT_SECONDS = 120.0
-SAVED = ("model", "optimizer", "scaler")  # of State, beside the progress
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 MASKED_LABEL = -100
 
 
@@ -40,7 +31,7 @@ MASKED_LABEL = -100
 class PretrainConfig:
     """A small language model and how it is trained; `steps` or `minutes` ends the training."""
 
-    objective: Objective = Objective.causal
+    objective: PretrainObjective = PretrainObjective.causal
     layers: int = 4
     hidden: int = 256
     heads: int = 4
@@ -72,15 +63,6 @@ def check(config: PretrainConfig) -> None:
         raise UserError("precision=fp16 needs a GPU; on a CPU use precision=bf16 or fp32")
 
 
-@dataclass
-class Progress:
-    """How far a training is, and its loss on the validation tokens."""
-
-    step: int = 0
-    seconds: float = 0.0
-    losses: list[tuple[int, float, float]] = field(default_factory=list)  # step, seconds, loss
-
-
 def new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     """A model with random weights, on the GPU if there is one; torch's generators stay as they are.
 
@@ -88,7 +70,7 @@ def new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> Pre
     """
     with kept_generators(), torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         torch.manual_seed(config.seed)
-        if config.objective == Objective.causal:
+        if config.objective == PretrainObjective.causal:
             return GPT2LMHeadModel(_gpt2(config, tokenizer))
         return RobertaForMaskedLM(_roberta(config, tokenizer))
 
@@ -147,7 +129,7 @@ class Batches:
     config: PretrainConfig
 
     def __post_init__(self) -> None:
-        masked = self.config.objective == Objective.masked
+        masked = self.config.objective == PretrainObjective.masked
         self.length = self.config.context + (-2 if masked else 1)  # of the text, in a block
         if len(self.tokens) < self.length:
             raise UserError(
@@ -159,7 +141,7 @@ class Batches:
         generator = np.random.default_rng((self.config.seed, abs(step), int(step < 0)))
         starts = generator.integers(len(self.tokens) - self.length + 1, size=size)
         blocks = np.stack([self.tokens[start : start + self.length] for start in starts])
-        if self.config.objective == Objective.masked:
+        if self.config.objective == PretrainObjective.masked:
             return self._masked(blocks.astype(np.int64), generator)
         rows = torch.from_numpy(blocks.astype(np.int64))
         return rows[:, :-1], rows[:, 1:]
@@ -202,140 +184,14 @@ def validation_loss(model: PreTrainedModel, batches: Batches) -> float:
     model.eval()
     for step in range(1, math.ceil(config.eval_blocks / config.batch_size) + 1):
         inputs, labels = batches(-step, config.batch_size)
-        with _autocast(config, device):
+        with autocast(config, device):
             loss, labelled = language_loss(model, inputs.to(device), labels.to(device))
         total, count = total + loss.item() * labelled, count + labelled
     model.train()
     return total / count
 
 
-def _autocast(config: PretrainConfig, device: torch.device) -> torch.autocast:
+def autocast(config: PretrainConfig, device: torch.device) -> torch.autocast:
+    """The context in which a forward pass has `config.precision`."""
     dtype = torch.float16 if config.precision == Precision.fp16 else torch.bfloat16
     return torch.autocast(device.type, dtype, enabled=config.precision != Precision.fp32)
-
-
-def _optimizer(model: PreTrainedModel, config: PretrainConfig) -> torch.optim.AdamW:
-    """AdamW; matrices decay, biases and norms do not."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
-
-
-def _done(progress: Progress, config: PretrainConfig) -> float:
-    """The part of the training that is done, by steps or by the clock, whichever ends it first."""
-    by_steps = progress.step / config.steps if config.steps else 0.0
-    by_clock = progress.seconds / (60 * config.minutes) if config.minutes else 0.0
-    return max(by_steps, by_clock)
-
-
-def learning_rate(done: float, config: PretrainConfig) -> float:
-    """Linear warm-up, then a cosine down to a tenth of `learning_rate`; `done` is from 0 to 1."""
-    if done < config.warmup:
-        return config.learning_rate * max(done / config.warmup, 0.01)
-    cosine = 0.5 * (1 + math.cos(math.pi * (done - config.warmup) / (1 - config.warmup)))
-    return config.learning_rate * (0.1 + 0.9 * cosine)
-
-
-@dataclass
-class State:
-    """All that the next step depends on."""
-
-    model: PreTrainedModel
-    optimizer: torch.optim.AdamW
-    scaler: torch.amp.GradScaler
-    progress: Progress
-
-    def save(self, path: Path) -> None:
-        """Write it to `path`, whole or not at all."""
-        parts = {
-            name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scaler")
-        }
-        with whole_file(path) as unfinished:
-            torch.save(parts | {"progress": asdict(self.progress)}, unfinished)
-
-    def load(self, path: Path) -> None:
-        """Put back what `save` wrote."""
-        saved = torch.load(path, map_location=self.model.device, weights_only=True)
-        for name in SAVED:
-            getattr(self, name).load_state_dict(saved[name])
-        self.progress = Progress(**saved["progress"])
-
-    def step(self, inputs: Tensor, labels: Tensor, config: PretrainConfig, rate: float) -> float:
-        """One optimizer step on a batch; its loss."""
-        device = self.model.device
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        with _autocast(config, device):
-            loss, _ = language_loss(self.model, inputs.to(device), labels.to(device))
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad()
-        self.progress.step += 1
-        return loss.item()
-
-
-def train(
-    model: PreTrainedModel,
-    batches: Batches,
-    validation: Batches,
-    checkpoint: Path | None = None,
-    title: str = "pretraining",
-) -> Progress:
-    """Train `model` in place until `steps` or `minutes` are over, going on from `checkpoint`.
-
-    Continued after a stop it gives what an uninterrupted training gives (with `steps`; a clock
-    cannot). Raises Interrupted, with the checkpoint written, on SIGINT or SIGTERM.
-    """
-    config = batches.config
-    scaler = torch.amp.GradScaler(model.device.type, enabled=config.precision == Precision.fp16)
-    state = State(model, _optimizer(model, config), scaler, Progress())
-    if checkpoint is not None and checkpoint.exists():
-        state.load(checkpoint)
-    progress, saved = state.progress, time.monotonic()
-    bar = tqdm(total=1.0, desc=title, bar_format=BAR, leave=False, mininterval=0.5, disable=None)
-    # Without a checkpoint there is nothing to save, and signals are only seen in the main thread.
-    requests: AbstractContextManager[list[int]] = nullcontext([])
-    if checkpoint is not None:
-        requests = stop_requests()
-    model.train()
-    with kept_generators(), requests as stop, bar:
-        while (done := _done(progress, config)) < 1:
-            started = time.monotonic()
-            torch.manual_seed(config.seed * 1_000_003 + progress.step)  # of this step's dropout
-            inputs, labels = batches(progress.step, config.batch_size)
-            loss = state.step(inputs, labels, config, learning_rate(done, config))
-            if progress.step % config.eval_steps == 0:
-                _validate(model, validation, progress)
-            progress.seconds += time.monotonic() - started
-            _show(bar, progress, loss, config)
-            if checkpoint is not None and (stop or time.monotonic() - saved > CHECKPOINT_SECONDS):
-                state.save(checkpoint)
-                saved = time.monotonic()
-            if stop:
-                raise Interrupted(f"stopped after step {progress.step}; run again to go on")
-        if not progress.losses or progress.losses[-1][0] != progress.step:
-            _validate(model, validation, progress)
-        if checkpoint is not None:
-            state.save(checkpoint)
-    return progress
-
-
-def _validate(model: PreTrainedModel, validation: Batches, progress: Progress) -> None:
-    loss = validation_loss(model, validation)
-    progress.losses.append((progress.step, round(progress.seconds, 1), loss))
-
-
-def _show(bar: tqdm, progress: Progress, loss: float, config: PretrainConfig) -> None:
-    rate = progress.step * config.batch_size * config.context / max(progress.seconds, 1e-9)
-    shown = {"step": progress.step, "loss": f"{loss:.3f}", "tokens/s": f"{rate:.0f}"}
-    if progress.losses:
-        shown["validation"] = f"{progress.losses[-1][2]:.3f}"
-    bar.set_postfix(shown, refresh=False)
-    bar.update(min(_done(progress, config), 1.0) - bar.n)

@@ -20,17 +20,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from dylora.errors import UserError
 from dylora.files import make_folder
-from dylora.pretraining.language_model import (
-    Batches,
-    PretrainConfig,
-    Progress,
-    check,
-    new_model,
-    train,
-)
+from dylora.pretraining.language_model import Batches, PretrainConfig, check, new_model
+from dylora.pretraining.loop import PretrainProgress, train_language_model
 from dylora.pretraining.text import (
     SEPARATOR,
-    Objective,
+    PretrainObjective,
     Tokens,
     digest,
     encode,
@@ -84,7 +78,7 @@ def pretrain(
     unfinished = output.with_name(output.name + ".unfinished")
     _same_training(unfinished, config, key)
     model = new_model(config, tokenizer)
-    progress = train(model, batches, held, unfinished / STATE)
+    progress = train_language_model(model, batches, held, unfinished / STATE)
     facts = {"text": text, "validation": validation, "sha256": key, "tokens": len(train_tokens)}
     make_folder(output, lambda made: _save(made, model, tokenizer, config, progress, facts))
     shutil.rmtree(unfinished)
@@ -116,7 +110,7 @@ def _save(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     config: PretrainConfig,
-    progress: Progress,
+    progress: PretrainProgress,
     facts: dict[str, Any],
 ) -> None:
     """Model, tokenizer and pretrain.json, which says what they were made from."""
@@ -151,7 +145,7 @@ TOY_MODELS = {
         "village",
         12_000,
         PretrainConfig(
-            objective=Objective.masked,
+            objective=PretrainObjective.masked,
             layers=3,
             hidden=64,
             heads=4,
@@ -223,7 +217,9 @@ def toy_model(name: str, cache: Path) -> Path:
         model = new_model(config, tokenizer)
         batches, validation = (Batches(part, tokenizer, config) for part in (tokens, held_out))
         with one_thread():
-            progress = train(model, batches, validation, title=f"pretraining {name}, once")
+            progress = train_language_model(
+                model, batches, validation, title=f"pretraining {name}, once"
+            )
         facts = {"text": f"toy {toy.topic}", "sha256": key, "tokens": len(tokens)}
         _save(folder, model, tokenizer, config, progress, facts)
 

@@ -19,7 +19,7 @@ PIECE = 1 << 16  # characters that are tokenised at a time
 Tokens = np.ndarray  # (length,) uint16, documents joined by the end token
 
 
-class Objective(StrEnum):
+class PretrainObjective(StrEnum):
     """What the model learns to predict: masked tokens (RoBERTa) or the next token (GPT-2)."""
 
     masked = "masked"
@@ -80,14 +80,14 @@ def digest(pieces: Iterable[str], *settings: object) -> str:
 
 
 def train_tokenizer(
-    pieces: Iterable[str], objective: Objective, vocab: int, context: int
+    pieces: Iterable[str], objective: PretrainObjective, vocab: int, context: int
 ) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of at most `vocab` tokens, with the objective's special tokens.
 
     Masked: RoBERTa's `<s> A </s></s> B </s>`, and a word has one token wherever it stands. Causal:
     GPT-2's, where `<|endoftext|>` begins and ends a text.
     """
-    masked = objective == Objective.masked
+    masked = objective == PretrainObjective.masked
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"] if masked else [SEPARATOR]
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=masked)

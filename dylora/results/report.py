@@ -19,7 +19,7 @@ from dylora.results.layout import Experiment
 from dylora.results.published import Published
 from dylora.results.run_view import view_of
 from dylora.results.runs import Problem, Run
-from dylora.results.status import Progress, progress_of
+from dylora.results.status import PlannedRuns, planned_runs
 from dylora.results.tables import Table, build_tables
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -32,7 +32,7 @@ class Section:
     name: str
     title: str
     tables: list[Table]
-    progress: list[Progress]
+    progress: list[PlannedRuns]
 
 
 def write_report(
@@ -55,7 +55,7 @@ def write_report(
     for experiment in sorted(experiments, key=_order):
         made, more = build_tables(experiment, runs, published)
         found += more
-        progress = progress_of(experiment, runs)
+        progress = planned_runs(experiment, runs)
         sections.append(Section(experiment.name, experiment.layout.title, made.tables, progress))
     views = [view_of(number, run) for number, run in enumerate(runs)]
     environment = jinja2.Environment(

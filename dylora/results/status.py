@@ -17,7 +17,7 @@ Options = dict[str, str]  # option -> value, of one planned run
 
 
 @dataclass(frozen=True)
-class Progress:
+class PlannedRuns:
     """The planned runs of an experiment with one model, and what became of each."""
 
     model: str
@@ -37,8 +37,8 @@ class Progress:
         return " ".join(["python run.py", *words, f"model={self.model}"])
 
 
-def progress_of(experiment: Experiment, runs: Iterable[Run]) -> list[Progress]:
-    """Progress with the experiment's own model, then with others that have any of its runs.
+def planned_runs(experiment: Experiment, runs: Iterable[Run]) -> list[PlannedRuns]:
+    """With the experiment's own model, then with each other model that has any of its runs.
 
     A planned run is done when there is a run of the layout's protocol, without limits, that has the
     options of the grid and those of an arm: the table's view, in which a warm start counts. Empty
@@ -58,7 +58,7 @@ def progress_of(experiment: Experiment, runs: Iterable[Run]) -> list[Progress]:
             by_key = fitting.setdefault(run.model, {})
             by_key.setdefault((run.task, run.method, str(run.seed)), []).append(run)
     found = [
-        Progress(model, [(options, _status(options, by_key, arms)) for options in planned])
+        PlannedRuns(model, [(options, _status(options, by_key, arms)) for options in planned])
         for model, by_key in fitting.items()
         if planned
     ]

@@ -26,7 +26,7 @@ ATTRIBUTE = re.compile(r"([^\[\],]+)\[([^\]]*)\]")
 
 
 @dataclass(frozen=True)
-class Row:
+class Pair:
     """One line of an E2E file: a linearised input and one text for it."""
 
     source: str
@@ -56,7 +56,7 @@ def one_line(text: str) -> str:
     return " ".join(text.splitlines()).strip()
 
 
-def read_e2e(path: Path) -> list[Row]:
+def read_e2e(path: Path) -> list[Pair]:
     """Rows of an E2E file: `.csv` with the columns mr and ref, or LoRA's `input||text` lines.
 
     Both give the same inputs; the texts of LoRA's files are split into words and punctuation
@@ -69,7 +69,7 @@ def read_e2e(path: Path) -> list[Row]:
     return rows
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[Row]:
+def _csv_rows(path: Path, text: str) -> Iterator[Pair]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows = _valid(path, reader)
     header = next(rows)
@@ -87,7 +87,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
         row = dict(zip(header, cells, strict=True))
         if not row["ref"].strip():
             raise UserError(f"{place}: the text is empty; remove the row")
-        yield Row(_linearise_attributes(row["mr"], place), one_line(row["ref"]))
+        yield Pair(_linearise_attributes(row["mr"], place), one_line(row["ref"]))
 
 
 def _valid(path: Path, reader: Any) -> Iterator[list[str]]:
@@ -116,7 +116,7 @@ def _linearise_attributes(meaning: str, place: str) -> str:
     return " | ".join(parts)
 
 
-def _line_rows(path: Path, text: str) -> Iterator[Row]:
+def _line_rows(path: Path, text: str) -> Iterator[Pair]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             source, separator, reference = line.strip().partition("||")
@@ -125,7 +125,7 @@ def _line_rows(path: Path, text: str) -> Iterator[Row]:
                 raise UserError(f"{place}: no || between input and text")
             if not source.strip() or not reference.strip():
                 raise UserError(f"{place}: nothing in front of || or behind it")
-            yield Row(source, one_line(reference))
+            yield Pair(source, one_line(reference))
 
 
 def read_entries(path: Path) -> list[Entry]:

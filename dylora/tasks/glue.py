@@ -17,7 +17,7 @@ from dylora.errors import UserError
 from dylora.suite.config import Kind, TaskConfig
 from dylora.suite.hub import why_unreachable
 from dylora.tasks.base import Splits, local_files, split_files
-from dylora.tasks.table import Table, read_tsv, to_dataset
+from dylora.tasks.table import RawSplit, read_tsv, to_dataset
 
 HUB_LABEL = "label"
 
@@ -87,7 +87,7 @@ def _from_hub(task: TaskConfig, split: str, rows: datasets.Dataset) -> datasets.
     if task.kind == Kind.classification:
         columns[HUB_LABEL] = [_label_name(task, number) for number in columns[HUB_LABEL]]
         _check_order(task, source, rows.features[HUB_LABEL])
-    return to_dataset(named, Table(source, columns, range(1, len(rows) + 1), "row"))
+    return to_dataset(named, RawSplit(source, columns, range(1, len(rows) + 1), "row"))
 
 
 def _label_name(task: TaskConfig, number: int) -> str:

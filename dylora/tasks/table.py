@@ -22,7 +22,7 @@ LONGEST_CELL = 2**31 - 1  # characters; csv's own limit of 131,072 refuses long 
 
 
 @dataclass
-class Table:
+class RawSplit:
     """The wanted columns of one split, and where each row stands in its file."""
 
     source: str  # file or hub dataset, for error messages
@@ -52,8 +52,8 @@ def load_table(task: TaskConfig, data: Path) -> Splits:
     return {split: to_dataset(task, _read(task, path)) for split, path in paths.items()}
 
 
-def _read(task: TaskConfig, path: Path) -> Table:
-    readers: dict[str, Callable[[TaskConfig, Path], Table]] = {
+def _read(task: TaskConfig, path: Path) -> RawSplit:
+    readers: dict[str, Callable[[TaskConfig, Path], RawSplit]] = {
         ".csv": read_csv,
         ".tsv": read_tsv,
         ".json": read_json,
@@ -64,7 +64,7 @@ def _read(task: TaskConfig, path: Path) -> Table:
     return readers[path.suffix](task, path)
 
 
-def read_tsv(task: TaskConfig, path: Path) -> Table:
+def read_tsv(task: TaskConfig, path: Path) -> RawSplit:
     """Columns of a tab-separated file without quoting, which is the format of GLUE's files.
 
     Split by hand: csv and pandas quote by default, which silently joins thousands of GLUE's rows,
@@ -74,7 +74,7 @@ def read_tsv(task: TaskConfig, path: Path) -> Table:
     return _from_rows(task, path, rows)
 
 
-def read_csv(task: TaskConfig, path: Path) -> Table:
+def read_csv(task: TaskConfig, path: Path) -> RawSplit:
     """Columns of a comma-separated file; a quoted cell may hold commas, quotes and line ends."""
     csv.field_size_limit(LONGEST_CELL)
     reader = csv.reader((text + "\n" for _, text in read_lines(path)), strict=True)
@@ -92,7 +92,7 @@ def read_csv(task: TaskConfig, path: Path) -> Table:
     return _from_rows(task, path, rows())
 
 
-def _from_rows(task: TaskConfig, path: Path, rows: Iterable[tuple[int, list[str]]]) -> Table:
+def _from_rows(task: TaskConfig, path: Path, rows: Iterable[tuple[int, list[str]]]) -> RawSplit:
     """Picks the task's columns from (line, cells); the first row is the header if none is given."""
     rows = iter(rows)
     header = task.columns or next(rows, (0, None))[1]
@@ -120,18 +120,20 @@ def _from_rows(task: TaskConfig, path: Path, rows: Iterable[tuple[int, list[str]
                 f" ({', '.join(header)})"
             )
     columns = {name: [row[column] for row in picked] for column, name in enumerate(names)}
-    return Table(str(path), columns, places)
+    return RawSplit(str(path), columns, places)
 
 
-def read_json(task: TaskConfig, path: Path) -> Table:
+def read_json(task: TaskConfig, path: Path) -> RawSplit:
     """Columns of a JSON list of objects."""
     objects = parse_json(read_text(path), path)
     if not isinstance(objects, list):
         raise UserError(f"{path}: not a list of objects; name it .jsonl if it has one per line")
-    return _from_objects(task, Table(str(path), {}, range(1, len(objects) + 1), "object"), objects)
+    return _from_objects(
+        task, RawSplit(str(path), {}, range(1, len(objects) + 1), "object"), objects
+    )
 
 
-def read_jsonl(task: TaskConfig, path: Path) -> Table:
+def read_jsonl(task: TaskConfig, path: Path) -> RawSplit:
     """Columns of a file with one JSON object per line."""
     places: list[int] = []
     objects = []
@@ -139,68 +141,68 @@ def read_jsonl(task: TaskConfig, path: Path) -> Table:
         if text.strip():
             objects.append(parse_json(text, path, line))
             places.append(line)
-    return _from_objects(task, Table(str(path), {}, places), objects)
+    return _from_objects(task, RawSplit(str(path), {}, places), objects)
 
 
-def _from_objects(task: TaskConfig, table: Table, objects: list[Any]) -> Table:
-    """Fills the table with the task's columns from JSON objects."""
+def _from_objects(task: TaskConfig, split: RawSplit, objects: list[Any]) -> RawSplit:
+    """Fills the split with the task's columns from JSON objects."""
     for row, item in enumerate(objects):
         if not isinstance(item, Mapping):
-            raise UserError(f"{table.where(row)}: not an object with named values")
+            raise UserError(f"{split.where(row)}: not an object with named values")
         for name in [*task.text, task.label]:
             if item.get(name) is None:
-                raise UserError(f"{table.where(row)}: no {name!r}; there are: {', '.join(item)}")
-    table.columns = {name: [o[name] for o in objects] for name in [*task.text, task.label]}
-    return table
+                raise UserError(f"{split.where(row)}: no {name!r}; there are: {', '.join(item)}")
+    split.columns = {name: [o[name] for o in objects] for name in [*task.text, task.label]}
+    return split
 
 
-def to_dataset(task: TaskConfig, table: Table) -> Dataset:
-    """`text_a`, optionally `text_b`, and `label` from the table's text and label columns.
+def to_dataset(task: TaskConfig, split: RawSplit) -> Dataset:
+    """`text_a`, optionally `text_b`, and `label` from the split's text and label columns.
 
     Labels become the index of their name in `task.labels`, for regression a float32. Raises
     UserError naming file and row for a text that is no text, an unknown label or a score that is
     not a finite number.
     """
-    if not table.places:
-        raise UserError(f"{table.source}: no rows")
+    if not split.places:
+        raise UserError(f"{split.source}: no rows")
     columns: dict[str, list[Any]] = {}
     for name, column in zip(("text_a", "text_b"), task.text, strict=False):
-        columns[name] = table.columns[column]
+        columns[name] = split.columns[column]
         for row, text in enumerate(columns[name]):
             if not isinstance(text, str):
-                raise UserError(f"{table.where(row)}: {column!r} is no text: {text!r}")
+                raise UserError(f"{split.where(row)}: {column!r} is no text: {text!r}")
     if not any(text.strip() for texts in columns.values() for text in texts):
-        raise UserError(f"{table.source}: no row has a text in {' or '.join(task.text)}")
+        raise UserError(f"{split.source}: no row has a text in {' or '.join(task.text)}")
     convert = _scores if task.kind == Kind.regression else _class_ids
-    columns["label"] = convert(task, table)
+    columns["label"] = convert(task, split)
     label_type = "float32" if task.kind == Kind.regression else "int64"
     features = {name: Value("string") for name in columns} | {"label": Value(label_type)}
     return Dataset.from_dict(columns, features=Features(features))
 
 
-def _class_ids(task: TaskConfig, table: Table) -> list[int]:
+def _class_ids(task: TaskConfig, split: RawSplit) -> list[int]:
     ids = {name: number for number, name in enumerate(task.labels)}
-    found = [str(label) for label in table.columns[task.label]]
+    found = [str(label) for label in split.columns[task.label]]
     try:
         return [ids[label] for label in found]
     except KeyError:
         row = next(row for row, label in enumerate(found) if label not in ids)
         raise UserError(
-            f"{table.where(row)}: unknown label {found[row]!r} in column {task.label!r};"
+            f"{split.where(row)}: unknown label {found[row]!r} in column {task.label!r};"
             f" task.labels has: {', '.join(ids)}"
         ) from None
 
 
-def _scores(task: TaskConfig, table: Table) -> list[float]:
+def _scores(task: TaskConfig, split: RawSplit) -> list[float]:
     scores = []
-    for row, value in enumerate(table.columns[task.label]):
+    for row, value in enumerate(split.columns[task.label]):
         try:
             score = float(value) if not isinstance(value, bool) else math.nan
         except (TypeError, ValueError, OverflowError):
             score = math.nan
         if not math.isfinite(score):
-            raise UserError(f"{table.where(row)}: column {task.label!r} is not a number: {value!r}")
+            raise UserError(f"{split.where(row)}: column {task.label!r} is not a number: {value!r}")
         if abs(score) > LARGEST_SCORE:
-            raise UserError(f"{table.where(row)}: the score {value!r} is too large to learn")
+            raise UserError(f"{split.where(row)}: the score {value!r} is too large to learn")
         scores.append(score)
     return scores

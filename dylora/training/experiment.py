@@ -74,7 +74,7 @@ def _run(config: Config, folder: Path, command: str) -> Record:
     quiet_libraries()
     clock = Clock()
     accelerator = _accelerator(config)
-    half = generation if config.task.kind == Kind.generation else classification
+    kind = generation if config.task.kind == Kind.generation else classification
     with clock("prepare"):
         start = _start_of(config)
         with accelerator.main_process_first():  # it makes or downloads what the others then find
@@ -86,7 +86,7 @@ def _run(config: Config, folder: Path, command: str) -> Record:
         model = _trainable(backbone, config)
         if start is not None:
             warm_start(model, start, config.init_alpha, config.model.head)
-        objective = half.objective(config, splits, tokenizer, accelerator.device)
+        objective = kind.objective(config, splits, tokenizer, accelerator.device)
     if config.force and folder.exists() and is_main():
         shutil.rmtree(folder)
     accelerator.wait_for_everyone()
@@ -102,8 +102,8 @@ def _run(config: Config, folder: Path, command: str) -> Record:
         progress = train(model, objective, *settings, track)
 
         def scored(ranks: Sequence[int | None], outputs: Path) -> tuple[Results, dict[str, str]]:
-            place = (ranks, accelerator.device, outputs)
-            return half.evaluate(config, splits, tokenizer, model, *place)
+            given = (config, splits, tokenizer, model)
+            return kind.evaluate(*given, ranks, accelerator.device, outputs)
 
         with clock("evaluate"):
             scores, signatures = scored(ranks_of(config), folder / "outputs")

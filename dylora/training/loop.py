@@ -1,4 +1,4 @@
-"""The one training loop, for every task and method."""
+"""The training loop of every run, whatever its task and method; pretraining has its own."""
 
 import math
 import time
