@@ -126,7 +126,7 @@ def _wrap(
         )
     else:
         wrapper = LoRAFused(base, {part: low_rank(fan_out // 3) for part in parts})
-    model.set_submodule(name, wrapper)
+    model.set_submodule(name, wrapper.train(base.training))  # a model in use stays so
 
 
 def _has_conv1d(model: nn.Module) -> bool:

@@ -3,8 +3,10 @@
 The rows of `METHODS` are all that tells methods apart; a new one is a new row. No torch here.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 from dylora.errors import UserError
 
@@ -24,6 +26,19 @@ DYLORA = """@inproceedings{valipour2023dylora,
   booktitle = {EACL},
   year = {2023},
   eprint = {2210.07558},
+  archivePrefix = {arXiv}
+}"""
+RSLORA = """@misc{kalajdzievski2023rslora,
+  title = {A Rank Stabilization Scaling Factor for Fine-Tuning with {LoRA}},
+  author = {Kalajdzievski, Damjan},
+  year = {2023},
+  eprint = {2312.03732},
+  archivePrefix = {arXiv}
+}"""
+MATRYOSHKA = """@misc{matryoshkalora2026,
+  title = {{MatryoshkaLoRA}},
+  year = {2026},
+  eprint = {2605.07850},
   archivePrefix = {arXiv}
 }"""
 
@@ -78,6 +93,49 @@ def _of_rank(rank: int, max_rank: int, alpha: float) -> list[float]:
     return [alpha / rank] * rank
 
 
+def _of_root(rank: int, max_rank: int, alpha: float) -> list[float]:
+    """RsLoRA's scaling (arXiv 2312.03732), equal to LoRA's at max_rank."""
+    return [alpha / math.sqrt(max_rank * rank)] * rank
+
+
+SCALINGS = {  # of MatryoshkaLoRA, s_r; alpha stands for its own factor
+    "": (_of_rank, "alpha / rank"),
+    "_sqrt": (_of_root, "alpha / sqrt(max_rank * rank)"),
+    "_constant": (_of_max_rank, "alpha / max_rank"),
+}
+
+
+def _matryoshka(scaling: str, powers: bool, mean: bool) -> Method:
+    """MatryoshkaLoRA (arXiv 2605.07850): one fixed diagonal trains all its ranks at once.
+
+    The weight of component i in training is the sum of s_r over the trained ranks r >= i (its
+    Algorithm 1), or that sum divided by the number of ranks. Trained are all ranks, or the powers
+    of two and max_rank.
+    """
+    rule, formula = SCALINGS[scaling]
+
+    def diagonal(max_rank: int, alpha: float) -> list[float]:
+        ranks = [
+            rank
+            for rank in range(1, max_rank + 1)
+            if not powers or rank.bit_count() == 1 or rank == max_rank
+        ]
+        share = 1 / len(ranks) if mean else 1.0
+        used = {rank: share * rule(rank, max_rank, alpha)[0] for rank in ranks}
+        return [sum(s for r, s in used.items() if r >= i) for i in range(1, max_rank + 1)]
+
+    details = [f"s = {formula}", *["powers of two"] * powers, *["averaged"] * mean]
+    plain = not (scaling or powers or mean)
+    return Method(
+        name="matryoshka" + scaling + "_powers" * powers + "_mean" * mean,
+        label="MatryoshkaLoRA" + ("" if plain else f" ({', '.join(details)})"),
+        citation=(MATRYOSHKA, LORA),
+        rule=rule,
+        formula=formula,
+        training_rule=diagonal,
+    )
+
+
 METHODS = {
     method.name: method
     for method in (
@@ -96,6 +154,23 @@ METHODS = {
             rule=_of_max_rank,
             formula="alpha / max_rank",
         ),
+        Method(
+            name="dylora_sqrt",
+            label="DyLoRA, scaled by 1/sqrt(rank)",
+            citation=(DYLORA, RSLORA, LORA),
+            rule=_of_root,
+            formula="alpha / sqrt(max_rank * rank)",
+            draws_ranks=True,
+        ),
+        Method(
+            name="dylora_constant",
+            label="DyLoRA, constant scaling",
+            citation=(DYLORA, LORA),
+            rule=_of_max_rank,
+            formula="alpha / max_rank",
+            draws_ranks=True,
+        ),
+        *(_matryoshka(*choice) for choice in product(SCALINGS, (False, True), (False, True))),
         Method(name="full", label="Full fine-tuning", trains_backbone=True),
         Method(name="head_only", label="Head only"),
     )
