@@ -81,6 +81,8 @@ def _run(config: Config, folder: Path, command: str) -> Record:
             splits = load(config.task, config.paths)
             set_seed(config.seed)
             backbone, tokenizer = load_backbone(config.model, config.task, config.paths)
+        if accelerator.device.type == "cpu":
+            backbone.set_attn_implementation("eager")  # trains twice as fast as sdpa there
         if config.train.bias_from_labels:
             start_bias(backbone, config.model.head, splits["train"]["label"])
         model = _trainable(backbone, config)
