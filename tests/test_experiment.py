@@ -22,6 +22,9 @@ from small_run import (
 import dylora
 from dylora.adapter import read_adapter
 from dylora.errors import UserError
+from dylora.suite.lock import locked
+from dylora.suite.records import run_folder
+from dylora.suite.signals import Interrupted
 from dylora.training import experiment
 from dylora.training.models import load_backbone
 
@@ -100,6 +103,38 @@ def test_force_runs_again_with_the_same_result(home: Path, tmp_path: Path) -> No
     assert again["started"] >= first["started"] and again["times"] != first["times"]
     assert again["scores"] == first["scores"]
     assert again["history"]["steps"] == first["history"]["steps"]
+
+
+def test_a_forced_run_that_stops_leaves_the_old_result_and_goes_on_when_repeated(
+    home: Path, tmp_path: Path
+) -> None:
+    first = experiment.run(config(home, tmp_path))
+    files = {f: f.read_bytes() for f in tmp_path.glob("records/*/**/*") if f.is_file()}
+    real_loss, calls = experiment.classification.loss, []
+
+    def stop(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 9:
+            signal.raise_signal(signal.SIGINT)
+        return real_loss(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment.classification, "loss", stop)
+        with pytest.raises(Interrupted):
+            experiment.run(config(home, tmp_path, "force=true"))
+        assert all(file.read_bytes() == content for file, content in files.items())
+        again = experiment.run(config(home, tmp_path, "force=true"))
+    assert len(calls) == 12, "it began anew"
+    assert again["scores"] == first["scores"]
+    assert record_of(tmp_path)["started"] == again["started"]
+    assert not list(tmp_path.glob("forced/*"))
+
+
+def test_a_run_that_another_process_has_is_refused(home: Path, tmp_path: Path) -> None:
+    made = config(home, tmp_path)
+    with locked(run_folder(made)), pytest.raises(UserError, match="is being run by process"):
+        experiment.run(made)
+    assert not run_folder(made).exists()
 
 
 def test_another_seed_is_another_run(home: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from dylora.methods import METHODS
 from dylora.start import read_start, warm_start
 from dylora.suite.cli import score_table
 from dylora.suite.config import Config, Device, Kind, Precision
+from dylora.suite.lock import locked
 from dylora.suite.records import (
     SCHEMA,
     Record,
@@ -54,8 +55,9 @@ def run(config: Config, command: str = "") -> Record:
     `command` is the line that gives this run again, for the record.
 
     The record, the predictions and the adapter land in one folder (see dylora.suite.records). An
-    interrupted run goes on where it stopped. Raises UserError before anything is written if data,
-    model or options do not fit; a later failure is kept in the record and raised.
+    interrupted run goes on where it stopped, a forced one too, which leaves the old result alone
+    until it is done. Raises UserError before anything is written if data, model or options do not
+    fit, or another process runs this; a later failure is kept in the record and raised.
     """
     folder = run_folder(config)
     record = read_record(folder)
@@ -63,7 +65,8 @@ def run(config: Config, command: str = "") -> Record:
         print(f"done already: {folder / 'record.json'} (force=true runs it again)")
         print(score_table(record))
         return record
-    record = _run(config, folder, command)
+    place = folder.parents[1] / "forced" / folder.name if config.force else folder
+    record = _run(config, place, command)
     if is_main():
         print(score_table(record))
         print(f"record: {folder / 'record.json'}")
@@ -89,11 +92,9 @@ def _run(config: Config, folder: Path, command: str) -> Record:
         if start is not None:
             warm_start(model, start, config.init_alpha, config.model.head)
         objective = kind.objective(config, splits, tokenizer, accelerator.device)
-    if config.force and folder.exists() and is_main():
-        shutil.rmtree(folder)
-    accelerator.wait_for_everyone()
     record = _new_record(config, command, model, accelerator)
     with (
+        _alone(folder, run_folder(config)),
         hand_on_signals(),  # when record and tracker are done: it may end the process
         tracking(config, record) as track,
         _status_kept(folder, record),
@@ -123,8 +124,6 @@ def _run(config: Config, folder: Path, command: str) -> Record:
         record["history"] = {"steps": progress.steps, "epochs": progress.epochs}
         record["times"] = {**clock.seconds, "train": round(progress.seconds, 3)}
         record["peak_memory_bytes"] = _peak_memory(accelerator.device)
-    if is_main():
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return from_all(record)[0]
 
 
@@ -239,6 +238,20 @@ def _new_record(config: Config, command: str, model: nn.Module, accelerator: Acc
         },
         **provenance(PROJECT),
     }
+
+
+@contextmanager
+def _alone(folder: Path, final: Path) -> Iterator[None]:
+    """Keep other processes off the run; at the end what is in `folder` takes its `final` place."""
+    with locked(final) if is_main() else nullcontext():
+        yield
+        if not is_main():
+            return
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        if folder != final:
+            shutil.rmtree(final, ignore_errors=True)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(final)
 
 
 @contextmanager
