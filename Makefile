@@ -23,27 +23,27 @@ env: .venv/ready ## make .venv and install the project with all that demo and te
 	@touch $@
 
 demo: env ## LoRA and DyLoRA on toy tasks, every rank side by side; offline, minutes
-	$(BIN)/python scripts/demo.py
+	$(BIN)/dylora demo
 
 $(filter-out table8,$(EXPERIMENTS)): env
-	$(BIN)/python run.py experiments=$@ $(ARGS)
+	$(BIN)/dylora run experiments=$@ $(ARGS)
 
 table8: tables # made from conf/, without runs
 
 tables: env ## the paper's tables from the records, beside the published numbers
-	$(BIN)/python scripts/make_tables.py $(ARGS)
+	$(BIN)/dylora tables $(ARGS)
 
 figures: env ## score against rank, time against ranks, singular values
-	$(BIN)/python scripts/make_figures.py $(ARGS)
+	$(BIN)/dylora figures $(ARGS)
 
 report: env ## one HTML page of all results
-	$(BIN)/python scripts/make_report.py $(ARGS)
+	$(BIN)/dylora report $(ARGS)
 
 docs: env ## the documentation site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 status: env ## what is done, running, failed and missing of every experiment
-	$(BIN)/python scripts/status.py $(ARGS)
+	$(BIN)/dylora status $(ARGS)
 
 test: env ## all tests
 	$(BIN)/python -m pytest

@@ -1,6 +1,6 @@
-"""Run one experiment, or a sweep with -m: `python run.py task=mrpc method=dylora`.
+"""Run one experiment, or a sweep with -m: `dylora run task=mrpc method=dylora`.
 
-`python run.py --help` lists the choices of every group and all options.
+`dylora run --help` lists the choices of every group and all options.
 """
 
 import os
@@ -32,7 +32,7 @@ def main(composed: DictConfig) -> None:
             run,  # imports torch, which a wrong option need not wait for
         )
 
-        run(config, shlex.join(["python", "run.py", *HydraConfig.get().overrides.task]))
+        run(config, shlex.join(["dylora", "run", *HydraConfig.get().overrides.task]))
 
 
 if __name__ == "__main__":

@@ -289,7 +289,7 @@ def read_adapter(
     if kind != FORMAT:
         raise UserError(f"{path} has the format {kind}, this version reads {FORMAT}: update dylora")
     if alpha is not None:
-        raise UserError(f"{path} says its own alpha: leave alpha= out (run.py: init_alpha)")
+        raise UserError(f"{path} says its own alpha: leave alpha= out (dylora run: init_alpha)")
     return tensors, facts
 
 

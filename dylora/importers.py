@@ -118,7 +118,7 @@ def read_loralib(tensors: Mapping[str, Tensor], path: Path, alpha: float | None)
     if alpha is None:
         raise UserError(
             f"{path} does not say the alpha that it was trained with (lora_alpha), which its "
-            "scaling alpha/r needs: give it with alpha=, such as alpha=16 (run.py: init_alpha=16)"
+            "scaling alpha/r needs: give it with alpha=, such as alpha=16 (or init_alpha=16)"
         )
     if alpha <= 0:
         raise UserError(f"alpha={alpha}: must be above 0, such as alpha=16")

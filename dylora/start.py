@@ -49,7 +49,7 @@ def read_start(
     if theirs.max_rank != own.max_rank:
         raise UserError(
             f"{path} has rank {theirs.max_rank}, the adapter to start max_rank={own.max_rank}: set "
-            f"max_rank={theirs.max_rank} (run.py: method.max_rank={theirs.max_rank})"
+            f"max_rank={theirs.max_rank} (dylora run: method.max_rank={theirs.max_rank})"
         )
     _check_targets(path, tensors, facts, own)
     scalings = zip(theirs.weights(own.max_rank), own.weights(own.max_rank), strict=True)

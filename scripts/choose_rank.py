@@ -1,7 +1,7 @@
 """The rank to deploy: the smallest that is within a tolerance of the best.
 
-  python scripts/choose_rank.py results/records/NAME tolerance=0.5
-  python scripts/choose_rank.py results/records/NAME metric=f1
+  dylora choose-rank results/records/NAME tolerance=0.5
+  dylora choose-rank results/records/NAME metric=f1
 
 Scores are those of the record, so a rank is chosen on the data that it is scored on; the tolerance
 is in the metric's points (percent; NIST and CIDEr have their own scale).

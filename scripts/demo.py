@@ -2,6 +2,9 @@
 
 LoRA is trained at max_rank and truncated, DyLoRA is trained once for all ranks; same data and
 settings. Prints the scores of every rank side by side, and says whether the effect shows.
+
+  dylora demo                    into results/demo/
+  dylora demo seeds=1            of the classification task: a third of the time
 """
 
 import os
@@ -64,7 +67,7 @@ def run(method: str, task: str, seed: int, chosen: Options) -> tuple[Record, Pat
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
         record = experiment.run(config)
     seconds = sum(record["times"].values())
-    print(f"  python run.py {' '.join(arguments)}: {seconds:.0f} s", flush=True)
+    print(f"  dylora run {' '.join(arguments)}: {seconds:.0f} s", flush=True)
     return record, run_folder(config)
 
 

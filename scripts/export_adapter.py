@@ -1,10 +1,10 @@
 """Hand a trained adapter to other tools: one folder per rank, which PEFT and transformers load.
 
-  python scripts/export_adapter.py results/records/NAME rank=4
-  python scripts/export_adapter.py results/records/NAME rank=[1,4,8]      or rank=all
-  python scripts/export_adapter.py results/records/NAME rank=auto tolerance=0.5
-  python scripts/export_adapter.py results/records/NAME rank=4 merged=true
-  python scripts/export_adapter.py results/records/NAME rank=4 push=true repo=USER/NAME dry_run=true
+  dylora export results/records/NAME rank=4
+  dylora export results/records/NAME rank=[1,4,8]      or rank=all
+  dylora export results/records/NAME rank=auto tolerance=0.5
+  dylora export results/records/NAME rank=4 merged=true
+  dylora export results/records/NAME rank=4 push=true repo=USER/NAME dry_run=true
 
 A folder is a plain PEFT adapter, or with merged=true a full model with its tokenizer; its README.md
 says how it was trained, how every rank scored and how to load it. rank=auto takes the smallest rank

@@ -1,7 +1,7 @@
 """Figures from the run records, as PNG and PDF: scores, time and singular values by rank.
 
-  python scripts/make_figures.py                     into results/figures/
-  python scripts/make_figures.py paths.results=DIR   records and figures of another folder
+  dylora figures                     into results/figures/
+  dylora figures paths.results=DIR   records and figures of another folder
 
 Reads records and adapters only: no torch, no network, never training. Exit status 1 if something
 had to be left out, which is listed by file with what to do.

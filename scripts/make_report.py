@@ -1,7 +1,7 @@
 """One HTML page with all results, to be opened without a network: results/report.html.
 
-  python scripts/make_report.py                         from results/records/
-  python scripts/make_report.py paths.results=DIR       records and page of another folder
+  dylora report                         from results/records/
+  dylora report paths.results=DIR       records and page of another folder
 
 Reads records only: no torch, no network, never training. Exit status 1 if something had to be left
 out, which is listed by file with what to do, here and on the page.

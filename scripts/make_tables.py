@@ -1,8 +1,8 @@
 """Tables of every experiment from the run records, as Markdown, LaTeX and CSV.
 
-  python scripts/make_tables.py                         into results/tables/
-  python scripts/make_tables.py experiment=table2  one of them
-  python scripts/make_tables.py paths.results=DIR       records and tables of another folder
+  dylora tables                         into results/tables/
+  dylora tables experiment=table2  one of them
+  dylora tables paths.results=DIR       records and tables of another folder
 
 Reads records only: no torch, no network, never training. Exit status 1 if something had to be left
 out, which is listed by file with what to do.

@@ -1,8 +1,8 @@
 """Fetch the original files of the data-to-text tasks, each checked against a known fingerprint.
 
-  python scripts/prepare_data.py task=e2e                 into data/e2e/
-  python scripts/prepare_data.py task=all paths.data=DIR  e2e, dart and webnlg into DIR
-  python scripts/prepare_data.py task=dart mirror=URL     from a server with raw.github's paths
+  dylora prepare-data task=e2e                 into data/e2e/
+  dylora prepare-data task=all paths.data=DIR  e2e, dart and webnlg into DIR
+  dylora prepare-data task=dart mirror=URL     from a server with raw.github's paths
 
 Files that are there and right are kept, so a broken run is simply repeated. Without a network the
 script says which file to put where. GLUE needs nothing: it comes from the Hugging Face hub.

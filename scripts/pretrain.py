@@ -1,6 +1,6 @@
 """Pretrain a small language model on plain text, for a backbone where none can be had.
 
-python scripts/pretrain.py text='books/*.txt.xz' output=models/gpt2_books minutes=40
+dylora pretrain text='books/*.txt.xz' output=models/gpt2_books minutes=40
 
   text=        .txt or .txt.xz files: names or patterns with commas between, in quotes; a line
                `<|endoftext|>` stands between two documents of a file

@@ -1,7 +1,7 @@
 """Score a system's outputs on E2E, WebNLG or DART with the official metrics.
 
-python scripts/score.py task=e2e references=testset_w_refs.csv predictions=outputs.txt
-python scripts/score.py task=webnlg references=ref0.lex,ref1.lex,ref2.lex predictions=outputs.txt
+dylora score task=e2e references=testset_w_refs.csv predictions=outputs.txt
+dylora score task=webnlg references=ref0.lex,ref1.lex,ref2.lex predictions=outputs.txt
 
   task=         e2e, webnlg or dart
   predictions=  plain text, one output per line, in the order of the distinct inputs; an empty line
@@ -39,7 +39,7 @@ from dylora.metrics.nlg import Score, score
 
 KEYS = ("task", "predictions", "references", "protocol", "metrics", "format")
 FORMATS = ("table", "json")
-USAGE = "type `python scripts/score.py --help` for all options"
+USAGE = "type `dylora score --help` for all options"
 
 
 @dataclass(frozen=True)

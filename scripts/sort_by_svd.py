@@ -1,8 +1,8 @@
 """Order the components of a trained LoRA by singular values, without training.
 
-  python scripts/sort_by_svd.py results/records/NAME output=sorted.safetensors
-  python scripts/sort_by_svd.py PEFT_FOLDER output=sorted.safetensors
-  python scripts/sort_by_svd.py roberta_base_lora_mnli.bin alpha=16 output=sorted.safetensors
+  dylora sort results/records/NAME output=sorted.safetensors
+  dylora sort PEFT_FOLDER output=sorted.safetensors
+  dylora sort roberta_base_lora_mnli.bin alpha=16 output=sorted.safetensors
 
 Prints the part of the energy (sum of squared singular values) that each rank keeps, and writes an
 adapter that gives the same outputs at its full rank and can be used and exported at any rank.

@@ -1,8 +1,8 @@
 """How far the experiments are: done, running, failed, interrupted and missing runs of each grid.
 
-  python scripts/status.py                           all experiments
-  python scripts/status.py experiment=table2    one of them
-  python scripts/status.py paths.results=DIR         records of another folder
+  dylora status                           all experiments
+  dylora status experiment=table2    one of them
+  dylora status paths.results=DIR         records of another folder
 
 Says why runs failed, and estimates the hours left from the times of the runs that are done. Exit
 status 1 if a record could not be used.

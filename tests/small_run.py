@@ -57,7 +57,7 @@ def options(home: Path, results: Path) -> list[str]:
 
 
 def compose_config(*arguments: str) -> Config:
-    """What `python run.py ARGUMENTS` hands to `experiment.run`."""
+    """What `dylora run ARGUMENTS` hands to `experiment.run`."""
     ConfigStore.instance().store(name="schema", node=Config)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         composed = compose("config", list(arguments), return_hydra_config=True)

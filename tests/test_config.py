@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """`python run.py`, which must answer without importing torch: that takes seconds."""
-    command = [sys.executable, "-X", "importtime", "run.py", *arguments]
+    """`dylora run`, which must answer without importing torch: that takes seconds."""
+    command = [sys.executable, "-X", "importtime", "-m", "dylora", "run", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     imported = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
     assert len(imported) > 50 and not [line for line in imported if line.endswith(" torch")]

@@ -16,6 +16,7 @@ import tiny
 from small_run import compose_config
 
 import dylora
+from dylora.suite.commands import COMMANDS
 from dylora.suite.config import Config, MethodConfig, ModelConfig, TaskConfig, TrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -81,9 +82,20 @@ def test_the_code_of_a_page_runs(
         exec(compile(block, name, "exec"), namespace)
 
 
-@pytest.mark.parametrize("words", running(r"run\.py"))
+def test_every_page_runs_the_suite_by_the_one_command_that_it_has_after_activation() -> None:
+    for page, words in commands():
+        assert not [word for word in words if re.search(r"run\.py|scripts/", word)], (page, words)
+
+
+def of_command(program: str, *names: str) -> list[Any]:
+    """The command lines `program NAME ...`, from the name on."""
+    found = running(program)
+    return [pytest.param(p.values[0][1:], id=p.id) for p in found if p.values[0][1] in names]
+
+
+@pytest.mark.parametrize("words", of_command(r"(.*/)?dylora", "run"))
 def test_a_run_command_composes(words: list[str]) -> None:
-    """What `python run.py WORDS` runs composes and is sound; of a sweep, its first run."""
+    """What `dylora run WORDS` runs composes and is sound; of a sweep, its first run."""
     options = [word for word in words[1:] if word not in ("-m", "--multirun", "--help")]
     if "--cfg" in options:
         del options[options.index("--cfg") : options.index("--cfg") + 2]
@@ -92,11 +104,16 @@ def test_a_run_command_composes(words: list[str]) -> None:
     compose_config(*options)
 
 
-@pytest.mark.parametrize("words", running(r"scripts/\w+\.py"))
-def test_a_script_of_a_command_has_its_options(
+def test_every_command_of_a_page_exists() -> None:
+    names = {param.values[0][1] for param in running(r"(.*/)?dylora")}
+    assert "choose-rank" in names and names <= {*COMMANDS, "completion", "--help"}
+
+
+@pytest.mark.parametrize("words", of_command(r"(.*/)?dylora", *(COMMANDS.keys() - {"run"})))
+def test_a_command_has_the_options_that_a_page_gives_it(
     words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = importlib.util.spec_from_file_location("script", ROOT / words[0])
+    spec = importlib.util.spec_from_file_location("script", ROOT / COMMANDS[words[0]].script)
     assert spec is not None and spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "script", script)  # dataclasses look their module up

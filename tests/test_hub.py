@@ -161,7 +161,7 @@ def test_no_network_and_no_folder(tmp_path: Path, variables: dict[str, str]) -> 
     assert "no connection" in loaded.stdout
     assert f"no folder {ROOT}/no_such_folder/glue/MRPC" in loaded.stdout
     assert "set paths.data=FOLDER" in loaded.stdout
-    assert "`python run.py` without arguments (the toy task) needs neither" in loaded.stdout
+    assert "`dylora run` without arguments (the toy task) needs neither" in loaded.stdout
     assert "Retry" not in loaded.stderr
 
 
@@ -174,7 +174,7 @@ def test_dataset_that_is_not_on_the_hub(hub: Hub, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_run_takes_model_and_data_from_the_hub(hub: Hub, tmp_path: Path) -> None:
-    """`python run.py task=mrpc method=dylora` picks RoBERTa by itself and scores every rank."""
+    """`dylora run task=mrpc method=dylora` picks RoBERTa by itself and scores every rank."""
     options = ["task=mrpc", "method=dylora", "train.max_steps=4"]
     folders = [f"paths.{name}={tmp_path / name}" for name in ("data", "models", "results")]
     finished = run(["run.py", *options, *folders], tmp_path / "home", hub.url)

@@ -158,7 +158,7 @@ def test_missing_runs_are_listed_with_their_commands(
     text = make(tmp_path, experiment)
     assert "1 of 8 runs done" in text and "6 missing" in text and "1 failed" in text
     assert "What is missing with roberta_base: 7 runs" in text
-    assert "python run.py task=rte method=lora seed=2 model=roberta_base" in text
+    assert "dylora run task=rte method=lora seed=2 model=roberta_base" in text
     assert "task=mrpc method=dylora seed=1 model" not in text
     assert "out of memory" in text
 

@@ -34,7 +34,7 @@ class PlannedRuns:
 
     def _command(self, options: Options) -> str:
         words = [f"{key}={value}" for key, value in options.items()]
-        return " ".join(["python run.py", *words, f"model={self.model}"])
+        return " ".join(["dylora run", *words, f"model={self.model}"])
 
 
 def planned_runs(experiment: Experiment, runs: Iterable[Run]) -> list[PlannedRuns]:

@@ -95,7 +95,7 @@ def _load(task: TaskConfig, data: Path, read: Callable[[Path], list[Pair]]) -> S
     for name, file in split_files(task).items():
         if not (folder / file).exists():
             raise UserError(
-                f"{folder / file} not found: fetch it with `python scripts/prepare_data.py "
+                f"{folder / file} not found: fetch it with `dylora prepare-data "
                 f"task={task.name} paths.data={data}`, or name another file there with "
                 f"task.files.{name}=FILE (its forms are in conf/task/{task.name}.yaml)"
             )

@@ -58,7 +58,7 @@ def _how_to_provide(task: TaskConfig, folder: Path) -> str:
     files = ", ".join(split_files(task).values())
     return (
         f"there is no folder {folder}. Put {files} into FOLDER/{task.folder} and set"
-        " paths.data=FOLDER. `python run.py` without arguments (the toy task) needs neither data"
+        " paths.data=FOLDER. `dylora run` without arguments (the toy task) needs neither data"
         " nor network."
     )
 

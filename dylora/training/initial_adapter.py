@@ -37,7 +37,7 @@ def find_adapter(config: Config) -> Path:
             f"init_adapter={wanted}: {_no_adapter(path)}, and no finished run of task {wanted} "
             f"with model={model} method={method.name} method.max_rank={method.max_rank} in "
             f"{Path(config.paths.results) / 'records'}; make it with\n"
-            f"  python run.py task={wanted} model={model} method={method.name} "
+            f"  dylora run task={wanted} model={model} method={method.name} "
             f"method.max_rank={method.max_rank} seed={config.seed}"
         )
     return min(fitting)[1] / ADAPTER

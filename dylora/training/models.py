@@ -74,7 +74,7 @@ def load_backbone(
             f"({reason or str(error).partition(chr(10))[0]})\n"
             f"Put its files in {Path(paths.models) / Path(model.name_or_path).name}, or set "
             "paths.models= or model.name_or_path= to a folder that has them. "
-            "`python run.py` without arguments needs neither files nor network."
+            "`dylora run` without arguments needs neither files nor network."
         ) from error
     for module in backbone.modules():
         if model.dropout is not None and isinstance(module, nn.Dropout):

@@ -1,4 +1,4 @@
-"""Hyper-parameters as `python run.py task=... model=...` uses them, from the files of conf/."""
+"""Hyper-parameters as `dylora run task=... model=...` uses them, from the files of conf/."""
 
 from collections.abc import Mapping, Sequence
 
