@@ -135,6 +135,8 @@ def sort_components(
 ) -> None:
     """Sort the adapters of `model` in place; its deltas at max_rank stay what they are.
 
+    Row i of A and column i of B get equal lengths, so that training can go on from there.
+
     With `moments` of `recorded_moments` the order is that of the singular values of
     `G^1/2 B A C^1/2`, C the moments of the inputs and G those of the gradients; without
     `gradients` that of `B A C^1/2`. For adapters with one scaling at all ranks (method "lora").
@@ -152,6 +154,7 @@ def sort_components(
         A, B, _ = _sorted(part.lora_A, part.lora_B, C, G)
         part.lora_A.copy_(A)
         part.lora_B.copy_(B)
+        _balance(part.lora_A, part.lora_B)
 
 
 @contextmanager
@@ -190,6 +193,14 @@ def _sorted(
     sorted_A = F.pad(new_A, (0, 0, 0, lacking)).to(A.dtype)
     sorted_B = F.pad(new_B, (0, lacking)).to(B.dtype)
     return sorted_A, sorted_B, F.pad(values, (0, lacking))
+
+
+def _balance(A: Tensor, B: Tensor) -> None:
+    """Give row i of A and column i of B equal lengths, in place: AdamW steps are alike in both."""
+    rows, columns = A.norm(dim=1), B.norm(dim=0)
+    ratio = torch.where(rows * columns > 0, (columns / rows).sqrt(), 1.0)
+    A.mul_(ratio[:, None])
+    B.div_(ratio)
 
 
 def _roots(moment: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -213,6 +213,19 @@ def test_sorting_inside_kept_adapter_leaves_every_bit() -> None:
     assert all(torch.equal(before[n], t) for n, t in dylora.adapter_state(model).items())
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sorted_components_are_balanced_for_training_to_go_on(weighted: bool) -> None:
+    model = adapted("roberta")
+    with recorded_moments(model) as moments:
+        batch_loss(model).backward()
+    sort_components(model, moments if weighted else None)
+    for part in low_rank_parts(model).values():
+        torch.testing.assert_close(part.lora_A.norm(dim=1), part.lora_B.norm(dim=0))
+    untrained = dylora.adapt(roberta(), ["query"], max_rank=3)
+    sort_components(untrained)
+    assert all(p.isfinite().all() for p in untrained.parameters())
+
+
 def test_a_layer_without_moments_is_named() -> None:
     with pytest.raises(dylora.UserError, match=r"no moments of roberta\.encoder"):
         sort_components(adapted("roberta"), {})
