@@ -26,7 +26,7 @@ from dylora.results.published import load_published
 from dylora.results.runs import load_records
 from dylora.results.tables import build_tables
 from dylora.results.tables.settings import compose_settings
-from dylora.suite.config import Config, Protocol
+from dylora.suite.config import Config, Protocol, Truncation
 from dylora.suite.sweep import jobs
 from dylora.suite.validation import validate
 
@@ -148,7 +148,8 @@ def test_the_runs_of_scale_smoke_fill_a_table_of_their_experiment(
         scores = dict.fromkeys([0] if job["method"] == "full" else ranks, 0.7)
         limits = {"task__max_train_rows": 64, "protocol": job.get("protocol", Protocol.paper)}
         metric = {"toy_e2e": "BLEU"}.get(job["task"], "accuracy")
-        cut = {"truncations": {"rescaled": {str(r): {metric: 0.6} for r in ranks}}}
+        lower = {str(r): {metric: 0.6} for r in ranks}
+        cut = {"truncations": {truncation.value: lower for truncation in Truncation}}
         write_run(tmp_path, *place, scores, cut, **limits, **options)
     found = next(e for e in load_experiments(path.parent, known_tasks())[0] if e.path == path)
     made, _ = build_tables(found, load_records(tmp_path / "records")[0], {})
