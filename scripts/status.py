@@ -1,7 +1,7 @@
 """How far the experiments are: done, running, failed, interrupted and missing runs of each grid.
 
   dylora status                           all experiments
-  dylora status experiment=table2    one of them
+  dylora status experiment=table2         one of them
   dylora status paths.results=DIR         records of another folder
 
 Says why runs failed, and estimates the hours left from the times of the runs that are done. Exit
@@ -51,17 +51,19 @@ def main() -> int:
 
 
 def hours_left(progress: PlannedRuns, runs: Sequence[Run]) -> str:
-    """From the median finished run of each task with this model, else of all; or nothing."""
+    """From the median finished run of each task with this model; unknown of a task without any."""
     seconds: dict[str, list[float]] = {}
     for run in runs:
         if run.done and run.model == progress.model:
             seconds.setdefault(run.task, []).append(sum(run.record["times"].values()))
     left = [chosen["task"] for chosen, status in progress.planned if status != "done"]
-    if not left or not seconds:
-        return ""
-    every = [value for values in seconds.values() for value in values]
-    hours = sum(statistics.median(seconds.get(task, every)) for task in left) / 3600
-    return f"; about {hours:.1f} hours left, one after another"
+    known = [task for task in left if task in seconds]
+    if not known:
+        return "; hours left unknown" if left else ""
+    hours = sum(statistics.median(seconds[task]) for task in known) / 3600
+    unknown = sorted(set(left) - set(known))
+    more = f", and unknown for {', '.join(unknown)}" if unknown else ""
+    return f"; about {hours:.1f} hours left, one after another{more}"
 
 
 if __name__ == "__main__":

@@ -113,6 +113,7 @@ def experiment(folder: Path, name: str = "small", **layout: Any) -> Experiment:
         "best": True,
         "arms": ARMS,
     } | layout
+    content = {key: value for key, value in content.items() if value is not None}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.yaml").write_text(yaml.safe_dump({"layout": content}, sort_keys=False))
     found, problems = load_experiments(folder, known_tasks())

@@ -51,6 +51,7 @@ MISTAKES = {
     "task=dart task.metrics=[BLEU,CIDEr]": ["generation_eval of dart", "BLEU, METEOR, TER"],
     "task=e2e task.format=table": ["task.format=table", "e2e, dart, webnlg", "a scorer"],
     "experiments=table8": ["make tables"],
+    "experiments=claims": ["make tables"],
 }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,46 @@ class SearchLayout:
     notes: list[str] = field(default_factory=list)
 
 
+class Measure(StrEnum):
+    """What a claim compares."""
+
+    score = "score"  # the mean over the ranks of the arms
+    best = "best"  # the score at each arm's best rank
+    time = "time"  # of training all that an arm names
+
+
+@dataclass
+class PaperClaim:
+    """That one arm is better than another, or not much worse, or faster."""
+
+    text: str = MISSING
+    ours: Arm = field(default_factory=Arm)
+    theirs: Arm = field(default_factory=Arm)
+    measure: Measure = Measure.score
+    columns: list[str] = field(default_factory=list)  # of the layout; none: all
+    margin: float = 0.0  # points by which ours may be worse
+    at_least: float = 1.0  # how many times as long theirs must take
+    ours_in: str = MISSING  # file of published numbers, whose rows have the arm's name
+    theirs_in: str = MISSING
+    at: list[str] = field(default_factory=list)  # ranks of the published rows, if not the arms'
+    in_one_row: list[str] = field(default_factory=list)  # columns of a published row with both
+
+
+@dataclass
+class ClaimsLayout:
+    """Claims, each with the published numbers, ours, and a verdict."""
+
+    title: str = MISSING
+    model: str = MISSING
+    architecture: Architecture = MISSING
+    protocol: Protocol = Protocol.paper
+    columns: dict[str, str] = field(default_factory=dict)  # task.metric -> heading
+    by_task: bool = False  # a row for each task instead of one for their mean
+    own_runs: bool = True  # false: it judges the runs of other experiments and has no grid
+    claims: list[PaperClaim] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
 @dataclass
 class SettingsLayout:
     """Hyper-parameters (rows) by task (columns), as the recipes in conf/ set them."""
@@ -91,12 +132,13 @@ class SettingsLayout:
     notes: list[str] = field(default_factory=list)
 
 
-RunsLayout = ScoreLayout | TimeLayout | SearchLayout  # made from runs
+RunsLayout = ScoreLayout | TimeLayout | SearchLayout | ClaimsLayout  # made from runs
 Layout = RunsLayout | SettingsLayout
 KINDS: dict[str, type[Layout]] = {
     "scores": ScoreLayout,
     "time": TimeLayout,
     "search": SearchLayout,
+    "claims": ClaimsLayout,
     "settings": SettingsLayout,
 }
 
@@ -114,14 +156,20 @@ def arms_of(layout: Layout) -> list[Arm]:
     """The arms of a layout that is made from runs."""
     if isinstance(layout, ScoreLayout):
         return layout.arms
+    if isinstance(layout, ClaimsLayout):
+        return [arm for claim in layout.claims for arm in (claim.ours, claim.theirs)]
     return [] if isinstance(layout, SettingsLayout) else [layout.once, layout.sweep]
 
 
 def published_files(layout: Layout) -> list[str]:
     """The names of all files of published numbers that a layout shows."""
     if isinstance(layout, SettingsLayout):
-        return [name for names in layout.published.values() for name in names]
-    return layout.published
+        names = [name for names in layout.published.values() for name in names]
+    elif isinstance(layout, ClaimsLayout):
+        names = [name for claim in layout.claims for name in (claim.ours_in, claim.theirs_in)]
+    else:
+        names = layout.published
+    return list(dict.fromkeys(names))
 
 
 def known_tasks() -> set[str]:
@@ -181,12 +229,12 @@ def _typed_layout(content: Any) -> Layout:
 
 def _check(layout: Layout) -> None:
     """Raises UserError for what the types cannot tell."""
-    if isinstance(layout, ScoreLayout | SearchLayout):
+    if isinstance(layout, ScoreLayout | SearchLayout | ClaimsLayout):
         for key in layout.columns:
             if "." not in key:
                 raise UserError(f"layout.columns: {key} must be task.metric, as in mrpc.accuracy")
     for arm in arms_of(layout):
-        if isinstance(layout, TimeLayout) and not arm.ranks:
+        if isinstance(layout, TimeLayout | ClaimsLayout) and not arm.ranks:
             raise UserError(f"arm {arm.name!r} names no ranks; add ranks: [1, 2, 4, 8]")
         for option in arm.match:
             if not _is_option(option):

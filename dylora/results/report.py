@@ -79,9 +79,10 @@ def write_report(
     return found
 
 
-def _order(experiment: Experiment) -> tuple[bool, str]:
-    """The paper's tables in their order, then the rest."""
-    return not experiment.name.startswith("table"), experiment.name
+def _order(experiment: Experiment) -> tuple[bool, bool, str]:
+    """What is claimed and what became of it, the paper's tables in their order, then the rest."""
+    name = experiment.name
+    return name != "claims", not name.startswith("table"), name
 
 
 def _hash(text: str) -> str:

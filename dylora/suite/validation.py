@@ -248,7 +248,7 @@ def _pairing_faults(config: Config) -> list[str]:
             f"train.select={config.train.select}: rank {select} is not scored after each epoch; "
             f"set train.eval_ranks=[{select}]"
         )
-    if config.layout.get("kind") == "settings":
+    if config.layout.get("kind") == "settings" or config.layout.get("own_runs") is False:
         faults.append("this experiment has no runs of its own; type `make tables` for its table")
     if config.evaluate.truncations and not about.truncates:
         faults.append(f"evaluate.truncations needs method=lora, this is method={method.name}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from dylora.errors import UserError
 from dylora.files import write_text
 from dylora.results.layout import (
+    ClaimsLayout,
     Experiment,
     ScoreLayout,
     SearchLayout,
@@ -16,6 +17,7 @@ from dylora.results.layout import (
 from dylora.results.published import Published
 from dylora.results.runs import Problem, Run
 from dylora.results.tables.cells import Cell, Row, Table
+from dylora.results.tables.claims import claim_tables
 from dylora.results.tables.costs import time_tables
 from dylora.results.tables.paired import PairedTest
 from dylora.results.tables.render import csv_table, csv_tests, latex, markdown
@@ -57,6 +59,8 @@ def build_tables(
         tables = time_tables(layout, runs, rows)
     elif isinstance(layout, SearchLayout):
         tables = search_tables(layout, runs, rows)
+    elif isinstance(layout, ClaimsLayout):
+        tables = claim_tables(layout, runs, published)
     else:
         try:
             tables = settings_tables(layout, published)

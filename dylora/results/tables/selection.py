@@ -7,7 +7,7 @@ from typing import Any
 
 from dylora.metrics import metric_named, metrics_for
 from dylora.metrics.base import Metric
-from dylora.results.layout import Arm, RunsLayout, ScoreLayout, SearchLayout
+from dylora.results.layout import Arm, ClaimsLayout, RunsLayout, ScoreLayout, SearchLayout
 from dylora.results.published import Published
 from dylora.results.runs import Run
 from dylora.results.tables.cells import model_name
@@ -87,13 +87,19 @@ def _can_show(architecture: Architecture, tasks: Collection[str], run: Run) -> b
     return fits and (run.task in tasks or run.option("task.toy"))
 
 
-def columns_of(layout: ScoreLayout | SearchLayout, part: Part) -> list[Column]:
-    """The layout's columns; those of its toy tasks where the part has only these."""
+def columns_of_layout(layout: ScoreLayout | SearchLayout | ClaimsLayout) -> list[Column]:
+    """The columns that a layout names."""
     fractions = layout.fractions if isinstance(layout, ScoreLayout) else []
     columns = []
     for key, heading in layout.columns.items():
         task, metric = key.split(".", 1)
         columns.append(Column(task, metric, heading, key in fractions))
+    return columns
+
+
+def columns_of(layout: ScoreLayout | SearchLayout, part: Part) -> list[Column]:
+    """The layout's columns; those of its toy tasks where the part has only these."""
+    columns = columns_of_layout(layout)
     if not part.runs or any(column.task in part.runs for column in columns):
         return columns
     found = []
