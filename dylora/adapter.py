@@ -18,7 +18,7 @@ from dylora.heads import HEADS, freeze_all_but, head_module
 from dylora.importers import read_loralib, read_peft, read_tensors
 from dylora.layers import FUSED_PARTS, LoRAFused, LoRALinear, LowRank
 from dylora.methods import adapter_method
-from dylora.rank import RankState, at_rank, set_rank
+from dylora.rank import RankState, at_rank, checked_rank, rank_state, set_rank
 from dylora.tensors import write_tensors
 
 FORMAT = "dylora-adapter-1"
@@ -72,8 +72,15 @@ def adapt(
     """
     if hasattr(model, "adapter_config"):
         raise UserError("this model has an adapter already; adapt a freshly loaded one")
+    _check_names("target_modules", target_modules)
+    _check_names("head", head)
+    if not target_modules:
+        raise UserError('target_modules is empty: name layers, such as ["query", "value"]')
+    if not 0 <= dropout < 1:
+        raise UserError(f"dropout is {dropout}; it must be at least 0 and below 1")
     state = RankState(adapter_method(method), max_rank, alpha)
     heads = freeze_all_but(model, head)
+    max_rank = state.max_rank  # an int also where numpy's was given
     config = AdapterConfig(list(target_modules), max_rank, alpha, method, dropout, frozen, heads)
     for target in config.target_modules:
         suffix, _, parts = target.partition(":")
@@ -84,6 +91,13 @@ def adapt(
             _wrap(model, name, parts.split(",") if parts else [], state, config)
     model.adapter_config = config  # type: ignore[assignment]
     return model
+
+
+def _check_names(option: str, names: Sequence[str]) -> None:
+    if isinstance(names, str):
+        raise UserError(f'{option} is the text {names!r}: give a list, such as ["{names}"]')
+    if not all(isinstance(name, str) and name for name in names):
+        raise UserError(f"{option} is {list(names)}: every item must be a name")
 
 
 def _linear_names(model: nn.Module, heads: Sequence[str]) -> list[str]:
@@ -107,6 +121,12 @@ def _wrap(
 ) -> None:
     base = model.get_submodule(name)
     assert isinstance(base, nn.Linear | Conv1D)
+    same = [n for n, m in model.named_modules(remove_duplicate=False) if m is base]
+    if len(same) > 1:
+        raise UserError(
+            f"{' and '.join(same)} are one module; an adapter would be for one of them only: "
+            "leave it out of target_modules"
+        )
     if isinstance(base, Conv1D):
         fan_in, fan_out = base.weight.shape
     else:  # quantized weights have shapes of their own
@@ -163,16 +183,18 @@ def merged(model: ModelT, rank: int) -> Iterator[ModelT]:
 
     For inference: faster for many forward passes. The original tensors, not copies computed back,
     are restored afterwards, bit for bit. A weight that an adapted layer shares with another, such
-    as a tied lm_head's, stays as it is for the other. Raises UserError outside [1, max_rank], and
-    if the weights are quantized: a sum would not fit into their few values.
+    as a tied lm_head's, stays as it is for the other. The weights are merged for all threads.
+    Raises UserError outside [1, max_rank], inside another such block, while another thread is
+    inside `at_rank`, and if the weights are quantized: a sum would not fit into their few values.
     """
-    layers = list(adapter_layers(model).values())
+    state, layers = rank_state(model), list(adapter_layers(model).values())
+    rank = checked_rank(rank, state.max_rank)
     if not all(layer.base.weight.is_floating_point() for layer in layers):
         raise UserError("quantized weights cannot be merged: load the backbone unquantized first")
     with at_rank(model, rank), torch.no_grad():
         summed = [layer.base.weight + layer.delta().to(layer.base.weight.dtype) for layer in layers]
     originals = [layer.base.weight for layer in layers]
-    with at_rank(model, None):
+    with state.merged():
         try:
             for layer, weight in zip(layers, summed, strict=True):
                 layer.base.weight = nn.Parameter(weight, requires_grad=False)
@@ -307,8 +329,7 @@ def load_adapter(
     if "adapter" not in facts:
         raise UserError(f"{path} holds fully trained weights, no low-rank adapter")
     config = AdapterConfig(**json.loads(facts["adapter"]))
-    if rank is not None and not 1 <= rank <= config.max_rank:
-        raise UserError(f"rank {rank} is outside 1..{config.max_rank}, what {path} has")
+    rank = config.max_rank if rank is None else checked_rank(rank, config.max_rank, str(path))
     own = getattr(model, "adapter_config", None)
     if own is None:
         try:
@@ -322,5 +343,5 @@ def load_adapter(
             "dylora.warm_start starts one adapter from another"
         )
     load_adapter_state(model, tensors, str(path))
-    set_rank(model, config.max_rank if rank is None else rank)
+    set_rank(model, rank)
     return model

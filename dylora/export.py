@@ -32,6 +32,7 @@ from dylora.errors import UserError
 from dylora.heads import head_module
 from dylora.importers import PEFT_PREFIX
 from dylora.layers import FUSED_PARTS
+from dylora.rank import checked_rank
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,8 @@ def _plain_layers(
         raise UserError(f"rank= must name each adapted layer once; {wrong} is missing or unknown")
     layers = {}
     for module, parts in modules.items():
-        b = rank[module] if isinstance(rank, Mapping) else rank
-        if not 1 <= b <= config.max_rank:
-            raise UserError(f"rank {b} is outside 1..{config.max_rank}, what the adapter has")
+        wanted = rank[module] if isinstance(rank, Mapping) else rank
+        b = checked_rank(wanted, config.max_rank)
         pieces = {name: _truncate(tensors, name, b, config) for name in parts}
         layers[module] = pieces[module] if module in pieces else _fuse(pieces, module)
     return layers

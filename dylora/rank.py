@@ -1,9 +1,13 @@
 """The rank in force: who draws it, who holds it, and how a block of code changes it."""
 
+import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -15,19 +19,62 @@ from dylora.methods import Method
 Rank = int | Tensor | None  # one for all, a LongTensor (batch,), or None for the bare backbone
 
 
-@dataclass
+def checked_rank(rank: object, max_rank: int, holder: str = "the adapter") -> int:
+    """`rank` as an int; raises UserError unless it is a whole number from 1 to max_rank."""
+    if isinstance(rank, Tensor) and rank.dim() == 0:
+        rank = rank.item()
+    if isinstance(rank, bool | Tensor) or not isinstance(rank, SupportsIndex):
+        raise UserError(f"rank {rank!r} is no whole number; {holder} has 1..{max_rank}")
+    number = rank.__index__()
+    if not 1 <= number <= max_rank:
+        raise UserError(f"rank {number} is outside 1..{max_rank}, what {holder} has")
+    return number
+
+
+@dataclass(frozen=True)
+class _Own:
+    """The rank that one thread has in force, and whether for a block of `at_rank` only."""
+
+    rank: Rank
+    in_block: bool
+
+
 class RankState:
-    """The rank in force in one model, shared by all of its low-rank modules."""
+    """The rank in force in one model, shared by all of its low-rank modules.
 
-    method: Method
-    max_rank: int
-    alpha: float
-    rank: Rank = field(init=False, default=None)
+    Each thread has its own. One that has set none, such as those that torch starts for the backward
+    pass, uses the rank that was set last, anywhere.
+    """
 
-    def __post_init__(self) -> None:
-        if self.max_rank < 1:
-            raise UserError(f"max_rank is {self.max_rank}; it must be at least 1")
+    def __init__(self, method: Method, max_rank: int, alpha: float) -> None:
+        if isinstance(max_rank, bool) or not isinstance(max_rank, SupportsIndex) or max_rank < 1:
+            raise UserError(f"max_rank is {max_rank}; it must be a whole number of at least 1")
+        if not (0 < alpha < math.inf):
+            raise UserError(f"alpha is {alpha}; it must be a number above 0, such as 16")
+        self.method, self.max_rank, self.alpha = method, max_rank.__index__(), float(alpha)
+        self._own: ContextVar[_Own | None] = ContextVar("rank", default=None)
+        self._blocks: list[tuple[int, Rank]] = []  # of all threads: who, and what is in force
+        self._lock = threading.Lock()
+        self._merged = False
+        self._base: Rank = None
+        self._last: Rank = None
         self.set(self.max_rank)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "RankState":
+        copied = memo[id(self)] = RankState(self.method, self.max_rank, self.alpha)
+        copied.set(self.rank)
+        return copied
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RankState, (self.method, self.max_rank, self.alpha)
+
+    @property
+    def rank(self) -> Rank:
+        """The rank in force in this thread; None for the backbone alone, or with a rank merged."""
+        if self._merged:
+            return None
+        own = self._own.get()
+        return self._last if own is None else own.rank
 
     def set(self, rank: Rank, device: torch.device | None = None) -> None:
         """Put `rank` in force; raises UserError outside [1, max_rank].
@@ -35,12 +82,57 @@ class RankState:
         Ranks of single examples are checked where they are and then moved to `device`, so that
         ranks drawn on the CPU do not make the CPU wait for a GPU.
         """
-        if isinstance(rank, Tensor):
-            self._check(int(rank.min()), int(rank.max()))
-            rank = rank.to(device)
-        elif rank is not None:
-            self._check(rank, rank)
-        self.rank = rank
+        rank, own = self._checked(rank, device), self._own.get()
+        in_block = own is not None and own.in_block
+        self._own.set(_Own(rank, in_block))
+        if not in_block:
+            with self._lock:
+                self._base = rank
+                self._last = self._blocks[-1][1] if self._blocks else rank
+
+    @contextmanager
+    def block(self, rank: Rank, device: torch.device | None = None) -> Iterator[None]:
+        """`rank` in force inside the block; raises UserError outside [1, max_rank]."""
+        rank, own = self._checked(rank, device), self._own.get()
+        entry = (threading.get_ident(), rank)
+        with self._lock:
+            self._blocks.append(entry)
+            self._last = rank
+        self._own.set(_Own(rank, in_block=True))
+        try:
+            yield
+        finally:
+            self._own.set(own)
+            with self._lock:
+                self._blocks = [other for other in self._blocks if other is not entry]
+                self._last = self._blocks[-1][1] if self._blocks else self._base
+
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """The weights hold a rank inside the block; UserError if that would disturb another."""
+        with self._lock:
+            if self._merged:
+                raise UserError("a rank is merged already: leave that block of merged first")
+            if any(thread != threading.get_ident() for thread, _ in self._blocks):
+                raise UserError("another thread is inside at_rank: merge before or after it")
+            self._merged = True
+        try:
+            yield
+        finally:
+            self._merged = False
+
+    def _checked(self, rank: Rank, device: torch.device | None) -> Rank:
+        if self._merged:
+            raise UserError("a rank is merged into the weights: leave the block of merged first")
+        if rank is None:
+            return None
+        if not isinstance(rank, Tensor) or rank.dim() == 0:
+            return checked_rank(rank, self.max_rank)
+        if rank.dim() != 1 or rank.is_floating_point() or not len(rank):
+            raise UserError("ranks of single examples are a LongTensor (batch,)")
+        for extreme in (rank.min(), rank.max()):
+            checked_rank(extreme.item(), self.max_rank)
+        return rank.to(device)
 
     def weights(self, like: Tensor) -> float | Tensor:
         """The weights in use at the rank in force, on the device and in the dtype of `like`.
@@ -60,11 +152,6 @@ class RankState:
 
     def _table(self, like: Tensor) -> Tensor:
         return _table(self.method, self.max_rank, self.alpha, like.device, like.dtype)
-
-    def _check(self, low: int, high: int) -> None:
-        if low < 1 or high > self.max_rank:
-            wrong = low if low < 1 else high
-            raise UserError(f"rank {wrong} is outside 1..{self.max_rank}, what the adapter has")
 
 
 @lru_cache(maxsize=64)
@@ -86,20 +173,27 @@ def _table(
 
 
 def rank_state(model: nn.Module) -> RankState:
-    """The state shared by the adapters of `model`; raises UserError if it has none."""
-    for module in model.modules():
-        state = getattr(module, "rank_state", None)
-        if isinstance(state, RankState):
-            return state
-    raise UserError("this model has no adapter: call dylora.adapt(model, ...) first")
+    """The state shared by the adapters of `model`; raises UserError if it has none, or several."""
+    states = {id(s): s for m in model.modules() if (s := m.__dict__.get("rank_state")) is not None}
+    if len(states) > 1:
+        raise UserError(
+            "layers of this model have different ranks in force: some were copied into it with "
+            "their adapters; copy layers first and call dylora.adapt afterwards"
+        )
+    if not states:
+        raise UserError("this model has no adapter: call dylora.adapt(model, ...) first")
+    return next(iter(states.values()))
 
 
 def has_adapter(model: nn.Module) -> bool:
-    return any(isinstance(getattr(m, "rank_state", None), RankState) for m in model.modules())
+    return any("rank_state" in module.__dict__ for module in model.modules())
 
 
 def set_rank(model: nn.Module, rank: Rank) -> None:
-    """Use `rank` from now on; raises UserError outside [1, max_rank]."""
+    """Use `rank` from now on, in this thread and in those that set none themselves.
+
+    Raises UserError outside [1, max_rank], and inside a block of `merged`.
+    """
     rank_state(model).set(rank, next(model.parameters()).device)
 
 
@@ -108,18 +202,14 @@ def at_rank(model: nn.Module, rank: Rank) -> Iterator[nn.Module]:
     """Use `rank` inside the block and the former one after it, also when the block raises.
 
     `rank` is an int for all examples, a LongTensor (batch,) with one for each, or None for the
-    bare backbone, which a model without adapters is already. Raises UserError outside 1..max_rank.
+    bare backbone, which a model without adapters is already. Other threads keep their own ranks.
+    Raises UserError outside 1..max_rank, and inside a block of `merged`.
     """
     if rank is None and not has_adapter(model):
         yield model
         return
-    state = rank_state(model)
-    before = state.rank
-    state.set(rank, next(model.parameters()).device)
-    try:
+    with rank_state(model).block(rank, next(model.parameters()).device):
         yield model
-    finally:
-        state.rank = before
 
 
 class RankSampler:
