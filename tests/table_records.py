@@ -85,10 +85,12 @@ def write_run(
     return folder
 
 
-def write_outputs(folder: Path, labels: list[str], by_rank: Mapping[int, list[str]]) -> None:
-    outputs = folder / "outputs"
+def write_outputs(
+    folder: Path, labels: list[str], by_rank: Mapping[int, list[str]], truncation: str = ""
+) -> None:
+    outputs = folder / "outputs" / truncation
     outputs.mkdir(exist_ok=True)
-    (outputs / "validation.labels.txt").write_text("\n".join(labels) + "\n")
+    (folder / "outputs" / "validation.labels.txt").write_text("\n".join(labels) + "\n")
     for rank, lines in by_rank.items():
         (outputs / f"validation.rank{rank}.txt").write_text("\n".join(lines) + "\n")
 

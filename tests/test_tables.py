@@ -310,6 +310,31 @@ def paired_runs(results: Path, wrong: int, seed: int = 1) -> None:
     write_outputs(any_rank, labels, {1: labels, 2: labels})
 
 
+def test_a_truncation_is_tested_by_its_own_predictions(tmp_path: Path) -> None:
+    labels = ["yes", "no"] * 50
+    flipped = ["no", "yes"] * 50
+    svd = {"truncations": {"svd": {str(rank): {"accuracy": 0.9} for rank in (1, 2)}}}
+    run = write_run(tmp_path, method="lora", max_rank=2, record=svd)
+    write_outputs(run, labels, {1: flipped[:20] + labels[20:], 2: flipped[:5] + labels[5:]})
+    write_outputs(run, labels, {1: labels}, truncation="svd")
+    match = {"method.name": "lora"}
+    arms = [
+        {"name": "Cut", "match": match, "ranks": [1, 2]},
+        {
+            "name": "Sorted",
+            "match": match,
+            "ranks": [1, 2],
+            "truncation": "svd",
+            "against": ["Cut"],
+        },
+    ]
+    made, _ = build_tables(
+        experiment(tmp_path / "e", arms=arms), load_records(tmp_path / "records")[0], {}
+    )
+    differences = {t.rank: t.comparison.difference for t in made.tests if t.comparison is not None}
+    assert differences == {1: pytest.approx(0.2), 2: 0}, "at max_rank both are the run itself"
+
+
 def test_a_mark_tells_what_differs_by_the_paired_tests(tmp_path: Path) -> None:
     paired_runs(tmp_path, wrong=20)
     made, _ = build_tables(experiment(tmp_path / "e"), load_records(tmp_path / "records")[0], {})

@@ -243,9 +243,6 @@ def _check(layout: Layout) -> None:
     unknown = [name for arm in arms_of(layout) for name in arm.against if name not in names]
     if unknown:
         raise UserError(f"against: there is no arm {unknown[0]!r}; write one of {names}")
-    cut = {arm.name for arm in arms_of(layout) if arm.truncation is not None}
-    if any(cut & {arm.name, *arm.against} for arm in arms_of(layout) if arm.against):
-        raise UserError("against: paired tests are not made of an arm with a truncation")
 
 
 def _is_option(name: str) -> bool:

@@ -147,9 +147,9 @@ def _on_task(
         )
     )
     interval = None
-    plain = claim.ours.truncation is None and claim.theirs.truncation is None
-    if pairs and len(a) == 1 and a == b and plain:
-        test = paired_test(column, a[0], ours, theirs)
+    if pairs and len(a) == 1 and a == b:
+        cuts = claim.ours.truncation, claim.theirs.truncation
+        test = paired_test(column, a[0], ours, theirs, cuts)
         if test is not None:
             interval = column.about.printed(test.low), column.about.printed(test.high)
     return _judged(claim, column.heading, printed, pairs, interval, used), pairs

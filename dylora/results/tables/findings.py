@@ -65,12 +65,14 @@ class Findings:
     def tests(self) -> list[PairedTest]:
         """Every arm against those that it names, at every rank and column that both have."""
         found = []
+        arms = {arm.name: arm for arm in self.layout.arms}
         for arm in self.layout.arms:
             for other in arm.against:
+                cuts = arm.truncation, arms[other].truncation
                 for column in self.columns:
                     ours, theirs = self.values[arm.name, column.key], self.values[other, column.key]
                     for rank in [r for r in arm.ranks or [0] if r in ours and r in theirs]:
-                        result = paired_test(column, rank, ours, theirs)
+                        result = paired_test(column, rank, ours, theirs, cuts)
                         place = (self.part.name, column, rank, arm.name, other)
                         found.append(PairedTest(*place, result))
         return found

@@ -8,7 +8,7 @@ import numpy as np
 from dylora.results.runs import Run, read_lines
 from dylora.results.stats import Comparison, compare
 from dylora.results.tables.selection import Column, Values
-from dylora.suite.config import Kind
+from dylora.suite.config import Kind, Truncation
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,13 @@ class PairedTest:
     comparison: Comparison | None
 
 
-def paired_test(column: Column, rank: int, ours: Values, theirs: Values) -> Comparison | None:
-    """Compare at a rank the seeds that both arms have.
+Cuts = tuple[Truncation | None, Truncation | None]  # of the two arms
+
+
+def paired_test(
+    column: Column, rank: int, ours: Values, theirs: Values, cuts: Cuts = (None, None)
+) -> Comparison | None:
+    """Compare at a rank the seeds that both arms have, each cut in its way.
 
     None where there is no such seed, where the metric cannot be recomputed from predictions (texts)
     or where predictions are missing or do not fit the labels.
@@ -33,16 +38,20 @@ def paired_test(column: Column, rank: int, ours: Values, theirs: Values) -> Comp
     if not seeds or column.about.sums is None:
         return None
     pairs = [(ours[rank][seed][0], theirs[rank][seed][0]) for seed in seeds]
-    return _compared(column.metric, rank, tuple(pairs))
+    return _compared(column.metric, rank, tuple(pairs), cuts)
 
 
 @lru_cache(maxsize=4096)  # experiments share runs
-def _compared(metric: str, rank: int, pairs: tuple[tuple[Run, Run], ...]) -> Comparison | None:
+def _compared(
+    metric: str, rank: int, pairs: tuple[tuple[Run, Run], ...], cuts: Cuts
+) -> Comparison | None:
     runs = [run for pair in pairs for run in pair]
-    labels, outputs = (
-        [_numbers(r, "labels") for r in runs],
-        [_numbers(r, f"rank{rank}") for r in runs],
-    )
+    labels = [_numbers(run, "labels") for run in runs]
+    outputs = [
+        # At its highest rank every truncation is the run itself.
+        _numbers(run, f"rank{rank}", cut if rank < run.max_rank else None)
+        for run, cut in zip(runs, cuts * len(pairs), strict=True)
+    ]
     true = labels[0]
     if true is None or not all(
         other is not None and np.array_equal(true, other) for other in labels
@@ -55,10 +64,10 @@ def _compared(metric: str, rank: int, pairs: tuple[tuple[Run, Run], ...]) -> Com
 
 
 @lru_cache(maxsize=256)  # labels serve every rank, outputs several tests
-def _numbers(run: Run, which: str) -> np.ndarray | None:
+def _numbers(run: Run, which: str, cut: Truncation | None = None) -> np.ndarray | None:
     """Class ids or scores (examples,) from the kept outputs; None if missing or damaged."""
     split = next(iter(run.option("task.eval_splits")), "")
-    lines = read_lines(run.folder / "outputs" / f"{split}.{which}.txt")
+    lines = read_lines(run.folder / "outputs" / (cut or "") / f"{split}.{which}.txt")
     if not lines:
         return None
     try:
