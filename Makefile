@@ -19,7 +19,7 @@ env: .venv/ready ## make .venv and install the project with all that demo and te
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[nlg,minilm,parallel,report,slurm,trackers,quantization,docs,dev]'
+		--editable '.[suite,nlg,minilm,parallel,report,slurm,trackers,quantization,docs,dev]'
 	@touch $@
 
 demo: env ## LoRA and DyLoRA on toy tasks, every rank side by side; offline, minutes

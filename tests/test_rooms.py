@@ -21,6 +21,7 @@ ROOMS = [
     "dylora.pretraining",
     "dylora.training",
     "dylora.results",
+    "dylora.__main__",  # python -m dylora
 ]
 LIBRARY_NEEDS = {"numpy", "safetensors", "torch", "transformers"}
 

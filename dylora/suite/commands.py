@@ -5,10 +5,10 @@ import runpy
 import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 
 from dylora.errors import UserError
-from dylora.suite.cli import plain_errors
 
 PROJECT = Path(__file__).parents[2]
 
@@ -46,6 +46,10 @@ COMPLETION = 'completion of `dylora run` in bash: eval "$(dylora completion)"'
 
 def main() -> None:
     """Run the command that the command line names, with the rest of it."""
+    if find_spec("omegaconf") is None:  # only the library is installed
+        sys.exit("error: the commands need more packages: type pip install 'dylora[suite]'")
+    from dylora.suite.cli import plain_errors
+
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help", "help"):
         listing = "\n".join(f"  {n:<13} {c.about}" for n, c in COMMANDS.items())
