@@ -107,7 +107,7 @@ def _draw_scores(ax: "Axes", series: Series, metric: str) -> None:
     marked = [i for i, rank in enumerate(ranks) if len(ranks) <= WIDE or rank.bit_count() == 1]
     means = [summaries[rank].mean for rank in ranks]
     ax.plot(ranks, means, label=label, markevery=marked, **look)
-    bands = {rank: b for rank in ranks if (b := band(summaries[rank])) is not None}
+    bands = {rank: b for rank in ranks if (b := band(summaries[rank], metric)) is not None}
     if bands:
         low, high = zip(*bands.values(), strict=True)
         ax.fill_between(list(bands), low, high, color=look["color"], alpha=0.15, linewidth=0)
@@ -157,7 +157,7 @@ def spectra_figure(panel: Panel, problems: list[Problem]) -> "Figure | None":
     """
     found = {}
     for series in panel.series:
-        if series.flat or series.each_rank:
+        if series.flat or series.each_rank or series.cut:
             continue
         values = [v for run in series.all_runs if (v := _spectra_if_readable(run, problems))]
         if values:
