@@ -15,14 +15,16 @@ help: ## list the targets
 
 env: .venv/ready ## make .venv and install the project with all that demo and tests need
 
+PIP := $(BIN)/pip install --disable-pip-version-check --progress-bar on --constraint constraints.txt
+
 .venv/ready: pyproject.toml constraints.txt
+	@echo "making .venv: 2.5 GB and some minutes; more where torch comes with CUDA"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[suite,nlg,minilm,parallel,report,slurm,trackers,quantization,docs,dev]'
+	$(PIP) torch
+	$(PIP) --editable '.[suite,nlg,minilm,parallel,report,slurm,trackers,quantization,docs,dev]'
 	@touch $@
 
-demo: env ## LoRA and DyLoRA on toy tasks, every rank side by side; offline, minutes
+demo: env ## LoRA and DyLoRA on toy tasks, every rank side by side; offline, 5 minutes
 	$(BIN)/dylora demo
 
 $(filter-out table8 claims,$(EXPERIMENTS)): env
