@@ -24,7 +24,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check --progress-bar on --constr
 	$(PIP) --editable '.[suite,nlg,minilm,parallel,report,slurm,trackers,quantization,docs,dev]'
 	@touch $@
 
-demo: env ## LoRA and DyLoRA on toy tasks, every rank side by side; offline, 5 minutes
+demo: env ## LoRA and DyLoRA on toy tasks, every rank side by side; offline, 4 minutes
 	$(BIN)/dylora demo
 
 $(filter-out table8 claims,$(EXPERIMENTS)): env

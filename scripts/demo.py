@@ -38,7 +38,7 @@ ABOUT = {
     PAIR: "Does a sentence about a village entail another?",
     INNS: "An inn's attributes into a sentence.",
 }
-USUAL = {PAIR: 25, INNS: 60}  # seconds of a run on one free core
+USUAL = {PAIR: 25, INNS: 30}  # seconds of a run on one free core
 CLEAR = 5.0  # points: a difference of losses that counts as the effect
 SAMPLES = 2
 CHART = (76, 18)  # columns and lines
