@@ -261,7 +261,7 @@ def test_a_start_that_does_not_fit_is_refused_before_the_backbone_is_looked_for(
 
 
 def test_a_missing_start_names_the_run_to_make(home: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"(?s)init_adapter=mnli.*python run\.py task=mnli"):
+    with pytest.raises(UserError, match=r"(?s)init_adapter=mnli.*dylora run task=mnli"):
         experiment.run(config(home, tmp_path, "init_adapter=mnli"))
     assert not list(tmp_path.iterdir())
 
