@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 EXPERIMENTS := $(sort $(basename $(notdir $(wildcard experiments/*.yaml))))
 
-.PHONY: help env demo docs tables figures report status test test-fast lint format clean $(EXPERIMENTS)
+.PHONY: help env demo docs tables figures report report-md status test test-fast lint format clean $(EXPERIMENTS)
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -40,6 +40,9 @@ figures: env ## score against rank, time against ranks, singular values
 
 report: env ## one HTML page of all results
 	$(BIN)/dylora report $(ARGS)
+
+report-md: env ## results/REPORT.md: what the records say, like a short paper
+	$(BIN)/dylora report-md $(ARGS)
 
 docs: env ## the documentation site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -170,7 +170,7 @@ def test_an_unknown_task_is_named_and_its_column_left_out(
     [
         ("layout: [", "cannot be read"),
         ("a: 1", "no layout"),
-        ("layout: {kind: scorse}", "must be one of scores, time, search, settings"),
+        ("layout: {kind: scorse}", "must be one of scores, time, search, claims, settings"),
         ("layout: {kind: scores, titel: x}", "titel"),
         (
             "layout: {kind: scores, title: x, model: m, architecture: encoder, columns: {a: b}}",

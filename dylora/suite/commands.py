@@ -28,6 +28,7 @@ COMMANDS = {
     "tables": Command("scripts/make_tables.py", "the paper's tables from the records"),
     "figures": Command("scripts/make_figures.py", "score, time and singular values by rank"),
     "report": Command("scripts/make_report.py", "one HTML page of all results"),
+    "report-md": Command("scripts/make_summary.py", "results/REPORT.md, like a short paper"),
     "choose-rank": Command("scripts/choose_rank.py", "the smallest rank that is good enough"),
     "export": Command("scripts/export_adapter.py", "an adapter for PEFT, transformers, the hub"),
     "sort": Command("scripts/sort_by_svd.py", "order a trained LoRA by rank, without training"),

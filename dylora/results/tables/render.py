@@ -14,15 +14,17 @@ PUBLISHED = "published"
 
 def markdown(name: str, tables: Sequence[Table]) -> str:
     """A document with all tables of an experiment."""
-    blocks = [f"# {name}"]
-    for table in tables:
-        lines = [_markdown_line(map(_markdown_escape, table.header))]
-        lines.append("|---|---|" + "---:|" * (len(table.header) - 2))
-        lines += [_markdown_line(_cells(table, row, _MARKDOWN)) for row in table.rows]
-        blocks.append(f"## {_markdown_escape(table.title)}")
-        blocks.append("\n".join(lines))
-        blocks.append("\n".join(f"- {_markdown_escape(note)}" for note in table.all_notes))
-    return "\n\n".join(block for block in blocks if block) + "\n"
+    return "\n\n".join([f"# {name}", *map(markdown_table, tables)]) + "\n"
+
+
+def markdown_table(table: Table, level: int = 2) -> str:
+    """One table under a heading of this level, with its notes."""
+    lines = [_markdown_line(map(_markdown_escape, table.header))]
+    lines.append("|---|---|" + "---:|" * (len(table.header) - 2))
+    lines += [_markdown_line(_cells(table, row, _MARKDOWN)) for row in table.rows]
+    notes = "\n".join(f"- {_markdown_escape(note)}" for note in table.all_notes)
+    blocks = [f"{'#' * level} {_markdown_escape(table.title)}", "\n".join(lines), notes]
+    return "\n\n".join(block for block in blocks if block)
 
 
 def _label(table: Table, row: Row) -> str:
