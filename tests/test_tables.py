@@ -347,7 +347,7 @@ def test_a_mark_tells_what_differs_by_the_paired_tests(tmp_path: Path) -> None:
     first, second, third = csv.DictReader(paths[-1].read_text().splitlines())
     assert (first["rank"], first["difference"], first["examples"]) == ("1", "20", "100")
     assert float(first["mcnemar_p"]) == pytest.approx(2 / 2**20, rel=1e-3)
-    assert float(second["randomisation_p"]) == 1
+    assert float(second["randomization_p"]) == 1
     assert third["mcnemar_p"] == "", "rank 4 has no predictions"
 
 

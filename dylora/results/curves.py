@@ -55,7 +55,7 @@ class Series:
 
     name: str
     runs: dict[int, list[Run]]
-    look: int = 0  # number of its colour and line style, the same for a method in every panel
+    look: int = 0  # number of its color and line style, the same for a method in every panel
     each_rank: bool = False  # each rank from runs that were trained at it
     cut: Truncation | None = None  # how a LoRA was brought to its lower ranks
 

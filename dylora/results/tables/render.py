@@ -154,7 +154,7 @@ def _csv_line(name: str, table: Table, row: Row, heading: str, cell: Cell) -> Se
 
 TEST_HEADER = (
     *("experiment", "model", "task", "metric", "rank", "method", "against", "seeds", "examples"),
-    *("difference", "low", "high", "bootstrap_p", "randomisation_p", "mcnemar_p"),
+    *("difference", "low", "high", "bootstrap_p", "randomization_p", "mcnemar_p"),
 )
 
 
@@ -170,7 +170,7 @@ def csv_tests(name: str, tests: Sequence[PairedTest]) -> str:
             points = [f"{printed(value):.4g}" for value in (c.difference, c.low, c.high)]
             p_values = [
                 "" if p is None else f"{p:.4g}"
-                for p in (c.bootstrap_p, c.randomisation_p, c.mcnemar_p)
+                for p in (c.bootstrap_p, c.randomization_p, c.mcnemar_p)
             ]
             values = (c.seeds, c.examples, *points, *p_values)
         lines.append((*place, test.arm, test.against, *values))

@@ -197,7 +197,7 @@ def _convention_notes(findings: Findings) -> list[str]:
         if any(test.against == against and test.comparison for test in findings.tests):
             notes.append(
                 f"{mark} differs from {against} at the same rank: paired bootstrap and approximate "
-                "randomisation over the examples both give p < 0.05, not corrected for the number "
+                "randomization over the examples both give p < 0.05, not corrected for the number "
                 "of comparisons."
             )
     untested = sum(test.comparison is None for test in findings.tests)
