@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from dylora.errors import UserError
     from dylora.export import export_merged, export_peft
+    from dylora.nested import load_nested, nest
     from dylora.rank import RankSampler, at_rank, set_rank
     from dylora.start import warm_start
     from dylora.svd import Spectrum, sort_by_svd
@@ -40,6 +41,8 @@ _HOME = {
     "UserError": "dylora.errors",
     "export_merged": "dylora.export",
     "export_peft": "dylora.export",
+    "load_nested": "dylora.nested",
+    "nest": "dylora.nested",
     "RankSampler": "dylora.rank",
     "at_rank": "dylora.rank",
     "hold_untrained_rows": "dylora.adapter",
@@ -60,7 +63,9 @@ __all__ = [
     "export_peft",
     "hold_untrained_rows",
     "load_adapter",
+    "load_nested",
     "merged",
+    "nest",
     "save_adapter",
     "set_rank",
     "sort_by_svd",
@@ -69,12 +74,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "integrations":  # a module, which needs the Trainer
-        return import_module("dylora.integrations")
     if name not in _HOME:
         raise AttributeError(f"module 'dylora' has no attribute '{name}'")
     return getattr(import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "integrations"})

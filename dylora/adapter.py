@@ -1,12 +1,13 @@
 """Adapters on a whole model: put in, merge, save, load."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +16,10 @@ from transformers.pytorch_utils import Conv1D
 from dylora.errors import UserError
 from dylora.files import ADAPTER
 from dylora.heads import HEADS, freeze_all_but, head_module
-from dylora.importers import read_loralib, read_peft, read_tensors
-from dylora.layers import FUSED_PARTS, LoRAFused, LoRALinear, LowRank
+from dylora.importers import PEFT_PREFIX, read_loralib, read_peft, read_tensors
+from dylora.layers import FUSED_PARTS, AdaptedLayer, LoRAFused, LoRALinear, LowRank
 from dylora.methods import adapter_method
-from dylora.rank import RankState, at_rank, checked_rank, rank_state, set_rank
+from dylora.rank import RankState, at_rank, checked_rank, nested_layers, rank_state, set_rank
 from dylora.tensors import write_tensors
 
 FORMAT = "dylora-adapter-1"
@@ -70,7 +71,7 @@ def adapt(
     linear layer, if `method` is none with adapters, or if a part of the backbone is newly
     initialized.
     """
-    if hasattr(model, "adapter_config"):
+    if adapter_config(model) is not None:
         raise UserError("this model has an adapter already; adapt a freshly loaded one")
     _check_names("target_modules", target_modules)
     _check_names("head", head)
@@ -155,18 +156,38 @@ def _has_conv1d(model: nn.Module) -> bool:
     return kind == "gpt2" or any(isinstance(module, Conv1D) for module in model.modules())
 
 
-def adapter_layers(model: nn.Module) -> dict[str, LoRALinear | LoRAFused]:
+def adapter_config(model: nn.Module) -> AdapterConfig | None:
+    """What the adapter of `model` was made with; None if it has none."""
+    nested = next(iter(_all_nested(model).values()), None)
+    return getattr(model, "adapter_config", None) if nested is None else nested.config
+
+
+def adapter_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
     """Adapted layers by the name that their base layer has in the bare backbone."""
-    return {n: m for n, m in model.named_modules() if isinstance(m, LoRALinear | LoRAFused)}
+    own = {n: m for n, m in model.named_modules() if isinstance(m, LoRALinear | LoRAFused)}
+    return own | _all_nested(model)
+
+
+def _all_nested(model: nn.Module) -> dict[str, Any]:
+    """The layers of the one active adapter of a model of PEFT; UserError if there are several."""
+    found: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        layers = nested_layers(module)
+        if len(layers) > 1:
+            names = " and ".join(layer.adapter for layer in layers)
+            raise UserError(f"adapters {names} are both active: model.set_adapter(NAME) first")
+        found |= {name.removeprefix(PEFT_PREFIX): layer for layer in layers}
+    return found
 
 
 def low_rank_parts(model: nn.Module) -> dict[str, LowRank]:
     """The low-rank modules by the name of their layer, that of a fused one as `<layer>.<part>`."""
-    return {
+    own = {
         name.removesuffix(".low_rank").replace(".parts.", "."): module
         for name, module in model.named_modules()
         if isinstance(module, LowRank)
     }
+    return own | {name: layer.low_rank for name, layer in _all_nested(model).items()}
 
 
 def tied_layers(model: nn.Module) -> list[str]:
@@ -212,9 +233,8 @@ def hold_untrained_rows(model: nn.Module) -> Iterator[None]:
     out. A row counts as left out when its whole gradient is zero or absent.
     """
     held: list[tuple[Tensor, Tensor, Tensor]] = []
-    for part in model.modules():
-        if isinstance(part, LowRank):
-            held += [_untrained(part.lora_A, component_dim=0), _untrained(part.lora_B, 1)]
+    for part in low_rank_parts(model).values():
+        held += [_untrained(part.lora_A, component_dim=0), _untrained(part.lora_B, 1)]
     yield
     with torch.no_grad():
         for parameter, untrained, before in held:
@@ -234,11 +254,25 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
     Wrapper attributes do not show in the names. For a model without adapters: everything that is
     trained. The tensors share memory with the model.
     """
+    if nested := _all_nested(model):
+        return _nested_state(model, next(iter(nested.values())).adapter)
     return {
         name.replace(".low_rank.", ".").replace(".parts.", "."): parameter.detach()
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
+
+
+def _nested_state(model: nn.Module, adapter: str) -> dict[str, Tensor]:
+    """The tensors of one adapter of a model of PEFT by our names, also if it is not trainable."""
+    tensors = {}
+    name_in_peft = re.escape(adapter)
+    for name, parameter in model.named_parameters():
+        plain = re.sub(rf"\.(lora_[AB])\.{name_in_peft}\.weight$", r".\1", name)
+        plain = plain.replace(f".modules_to_save.{adapter}.", ".")
+        if plain != name:
+            tensors[plain.removeprefix(PEFT_PREFIX)] = parameter.detach()
+    return tensors
 
 
 def load_adapter_state(model: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
@@ -276,7 +310,7 @@ def write_adapter(tensors: dict[str, Tensor], facts: dict[str, str], path: str |
 def adapter_facts(model: nn.Module) -> dict[str, str]:
     """What a file says of the model beside its tensors: adapter, backbone, task type."""
     facts = {}
-    config = getattr(model, "adapter_config", None)
+    config = adapter_config(model)
     if config is not None:
         facts["adapter"] = json.dumps(asdict(config))
         facts["fan_in_fan_out"] = str(_has_conv1d(model)).lower()
@@ -330,7 +364,7 @@ def load_adapter(
         raise UserError(f"{path} holds fully trained weights, no low-rank adapter")
     config = AdapterConfig(**json.loads(facts["adapter"]))
     rank = config.max_rank if rank is None else checked_rank(rank, config.max_rank, str(path))
-    own = getattr(model, "adapter_config", None)
+    own = adapter_config(model)
     if own is None:
         try:
             adapt(model, **asdict(config))

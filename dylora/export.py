@@ -10,12 +10,14 @@ even and v's in the odd places and zeros elsewhere.
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from dylora.adapter import (
     AdapterConfig,
@@ -28,12 +30,18 @@ from dylora.adapter import (
 )
 from dylora.errors import UserError
 from dylora.heads import head_module
-from dylora.importers import PEFT_PREFIX, PlainLora
+from dylora.importers import PEFT_PREFIX
 from dylora.layers import FUSED_PARTS
 from dylora.rank import checked_rank
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel  # which takes seconds to import
+
+@dataclass(frozen=True)
+class Lora:
+    """One layer's plain LoRA: the delta is (alpha / r) * B @ A, with A (r, in) and B (out, r)."""
+
+    A: Tensor
+    B: Tensor
+    alpha: float
 
 
 def export_peft(
@@ -80,7 +88,7 @@ def export_peft(
     return folder
 
 
-def export_merged(model: "PreTrainedModel", folder: str | Path, rank: int) -> Path:
+def export_merged(model: PreTrainedModel, folder: str | Path, rank: int) -> Path:
     """Write `model` with the deltas of `rank` in its weights as a transformers folder; returns it.
 
     `AutoModel*.from_pretrained` reads it without PEFT or this package. The tokenizer is not part of
@@ -90,24 +98,36 @@ def export_merged(model: "PreTrainedModel", folder: str | Path, rank: int) -> Pa
     layers = adapter_layers(model)
     if not layers:
         raise UserError("this model has no low-rank adapter to merge; adapt it or load one")
-    ties = model.config.tie_word_embeddings
+    whole = getattr(model, "get_base_model", lambda: model)()  # of a model of PEFT
+    bare = {name: layer.base for name, layer in layers.items()} | _trained_whole(whole)
+    adapted = {name: whole.get_submodule(name) for name in bare}
+    ties = whole.config.tie_word_embeddings
     unties = bool(tied_layers(model))
     with merged(model, rank):
         try:
-            model.config.tie_word_embeddings = ties and not unties
-            for name, layer in layers.items():
-                model.set_submodule(name, layer.base)
-            model.save_pretrained(folder)
+            whole.config.tie_word_embeddings = ties and not unties
+            for name, layer in bare.items():
+                whole.set_submodule(name, layer)
+            whole.save_pretrained(folder)
         finally:
-            model.config.tie_word_embeddings = ties
-            for name, layer in layers.items():
-                model.set_submodule(name, layer)
+            whole.config.tie_word_embeddings = ties
+            for name, layer in adapted.items():
+                whole.set_submodule(name, layer)
     return Path(folder)
+
+
+def _trained_whole(model: nn.Module) -> dict[str, nn.Module]:
+    """The trained copies that PEFT keeps of modules_to_save, by the module's own name."""
+    return {
+        name: module.modules_to_save[module.active_adapters[0]]
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, "modules_to_save", None), nn.ModuleDict)
+    }
 
 
 def _plain_layers(
     tensors: Mapping[str, Tensor], config: AdapterConfig, rank: int | Mapping[str, int]
-) -> dict[str, PlainLora]:
+) -> dict[str, Lora]:
     """The truncated LoRA of every adapted module, by the module's name."""
     names = [name.removesuffix(".lora_A") for name in tensors if name.endswith(".lora_A")]
     modules: dict[str, list[str]] = {}  # module -> parts of it, or itself
@@ -127,16 +147,16 @@ def _plain_layers(
     return layers
 
 
-def _truncate(tensors: Mapping[str, Tensor], name: str, b: int, config: AdapterConfig) -> PlainLora:
+def _truncate(tensors: Mapping[str, Tensor], name: str, b: int, config: AdapterConfig) -> Lora:
     """A[:b] and B[:, :b], with the alpha that gives PEFT's alpha / r the scaling in use."""
     weights = config.weights(b)
     A, B = tensors[f"{name}.lora_A"][:b], tensors[f"{name}.lora_B"][:, :b]
     if len(set(weights)) > 1:  # PEFT has one scaling for all components
-        return PlainLora(A, B * B.new_tensor(weights), float(b))
-    return PlainLora(A, B, weights[0] * b)
+        return Lora(A, B * B.new_tensor(weights), float(b))
+    return Lora(A, B, weights[0] * b)
 
 
-def _fuse(pieces: Mapping[str, PlainLora], module: str) -> PlainLora:
+def _fuse(pieces: Mapping[str, Lora], module: str) -> Lora:
     """Several parts of a fused layer as one LoRA, its components taking turns."""
     count = len(pieces)
     first = next(iter(pieces.values()))
@@ -146,11 +166,11 @@ def _fuse(pieces: Mapping[str, PlainLora], module: str) -> PlainLora:
     for turn, (name, piece) in enumerate(pieces.items()):
         start = FUSED_PARTS.index(name.removeprefix(module + ".")) * width
         B[start : start + width, turn::count] = piece.B
-    return PlainLora(A, B, first.alpha * count)
+    return Lora(A, B, first.alpha * count)
 
 
 def _peft_config(
-    layers: Mapping[str, PlainLora],
+    layers: Mapping[str, Lora],
     config: AdapterConfig,
     facts: Mapping[str, str],
     head: Mapping[str, Tensor],
@@ -179,7 +199,7 @@ def _peft_config(
 
 
 def _targets(
-    layers: Mapping[str, PlainLora], config: AdapterConfig, head_modules: set[str]
+    layers: Mapping[str, Lora], config: AdapterConfig, head_modules: set[str]
 ) -> list[str]:
     """The short names as configured; all names in full where a short one also fits the head."""
     short = [target.partition(":")[0] for target in config.target_modules]

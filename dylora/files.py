@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ADAPTER = "adapter.safetensors"  # in the folder of a run, and in checkpoints of a Trainer
+NESTING = "dylora.json"  # in a folder of PEFT: how its adapter was nested
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """Adapters from elsewhere, read as this project's own: PEFT's LoRA folders and loralib's files.
 
 A LoRA adds (alpha/r) B A to a layer's weight; PEFT's rsLoRA adds (alpha/sqrt(r)) B A, which is the
-same with alpha times sqrt(r). What is read becomes an adapter of method "lora" with one max_rank,
-the largest r of its layers, and one alpha, that layer's. A layer of a smaller r gets components
-that add nothing yet (B zero); where its own scaling is not alpha/max_rank, the ratio of the two is
-multiplied into its B. So every delta at max_rank is the source's.
+same with alpha times sqrt(r). What is read becomes an adapter of method "lora" (a nested one says
+another in its folder) with one max_rank, the largest r of its layers, and one alpha, that layer's.
+A layer of a smaller r gets components that add nothing yet (B zero); where its own scaling is not
+alpha/max_rank, the ratio of the two is multiplied into its B. So every delta at max_rank is the
+source's.
 
 No file can run code: tensors come from safetensors or from `torch.load(weights_only=True)`.
 """
@@ -21,10 +22,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from dylora.errors import UserError
+from dylora.files import NESTING
 from dylora.heads import head_module
 
 PEFT_PREFIX = "base_model.model."
@@ -51,7 +53,7 @@ Adapter = tuple[dict[str, Tensor], dict[str, str]]  # tensors and metadata, as i
 
 
 @dataclass(frozen=True)
-class PlainLora:
+class Layer:
     """One layer's LoRA: the delta is (alpha / r) * B @ A, with A (r, in) and B (out, r)."""
 
     A: Tensor
@@ -73,7 +75,7 @@ def read_tensors(path: Path) -> Adapter:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, file.metadata() or {}
-    except (OSError, SafetensorError) as error:
+    except Exception as error:  # safetensors raises its own type, which it does not export
         raise UserError(f"{path} is not a safetensors file, or is damaged: {error}") from error
 
 
@@ -129,14 +131,14 @@ def read_loralib(tensors: Mapping[str, Tensor], path: Path, alpha: float | None)
                 f"{path} holds {name} beside the LoRA; trained biases or backbone weights cannot "
                 "be read, only lora_A, lora_B and a head"
             )
-    layers: dict[str, PlainLora] = {}
+    layers: dict[str, Layer] = {}
     targets = []
     for module, (A, B) in pairs.items():
         parts = _merged_parts(A, B, module, str(path))
         targets.append(f"{module}:{','.join(parts)}" if parts else module)
         names = [f"{module}.{part}" for part in parts] or [module]
         rows, columns = A.chunk(len(names)), B.chunk(len(names))
-        layers |= {n: PlainLora(a, b, alpha) for n, a, b in zip(names, rows, columns, strict=True)}
+        layers |= {n: Layer(a, b, alpha) for n, a, b in zip(names, rows, columns, strict=True)}
     head = sorted({name.partition(".")[0] for name in others})
     facts = {"fan_in_fan_out": str(len(layers) > len(targets)).lower()}
     return _as_ours(layers, others, targets, head, facts)
@@ -181,8 +183,20 @@ def read_peft(folder: Path, alpha: float | None) -> Adapter:
     for ours_name, theirs in (("base_model", "base_model_name_or_path"), ("task_type",) * 2):
         if config.get(theirs):
             facts[ours_name] = str(config[theirs])
-    dropout = float(config.get("lora_dropout") or 0.0)
-    return _as_ours(layers, others, list(layers), whole if others else [], facts, dropout)
+    settings = {"dropout": float(config.get("lora_dropout") or 0.0), **read_nesting(folder)}
+    return _as_ours(layers, others, list(layers), whole if others else [], facts, settings)
+
+
+def read_nesting(folder: Path) -> dict[str, Any]:
+    """How the adapter of a PEFT folder was nested, `method` and `frozen`; empty if it was not."""
+    file = folder / NESTING
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {"method": str(found["method"]), "frozen": bool(found["frozen"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from error
 
 
 def _peft_config(file: Path) -> dict[str, Any]:
@@ -216,14 +230,12 @@ def _peft_config(file: Path) -> dict[str, Any]:
     return config
 
 
-def _peft_layer(
-    config: Mapping[str, Any], module: str, A: Tensor, B: Tensor, source: str
-) -> PlainLora:
+def _peft_layer(config: Mapping[str, Any], module: str, A: Tensor, B: Tensor, source: str) -> Layer:
     r = _by_pattern(config, "rank_pattern", "r", module)
     if not A.shape[0] == B.shape[1] == r:
         raise UserError(f"{_misfit(A, B, module, source)} of rank {r}, as adapter_config.json says")
     alpha = float(_by_pattern(config, "alpha_pattern", "lora_alpha", module))
-    return PlainLora(A, B, alpha * math.sqrt(r) if config.get("use_rslora") else alpha)
+    return Layer(A, B, alpha * math.sqrt(r) if config.get("use_rslora") else alpha)
 
 
 def _by_pattern(config: Mapping[str, Any], patterns: str, default: str, module: str) -> Any:
@@ -264,12 +276,12 @@ def _misfit(A: Tensor, B: Tensor, module: str, source: str) -> str:
 
 
 def _as_ours(
-    layers: Mapping[str, PlainLora],
+    layers: Mapping[str, Layer],
     others: Mapping[str, Tensor],
     targets: list[str],
     head: list[str],
     facts: dict[str, str],
-    dropout: float = 0.0,
+    settings: Mapping[str, Any] | None = None,
 ) -> Adapter:
     """Layers of any ranks and scalings as one adapter; see the head of this module."""
     largest = max(layers.values(), key=lambda layer: layer.A.shape[0])
@@ -291,7 +303,7 @@ def _as_ours(
         "max_rank": max_rank,
         "alpha": alpha,
         "method": "lora",
-        "dropout": dropout,
         "head": head,
+        **(settings or {}),
     }
     return tensors, {"adapter": json.dumps(config), **facts}

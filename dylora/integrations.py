@@ -28,10 +28,9 @@ from transformers import (
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 
-from dylora.adapter import hold_untrained_rows, save_adapter
+from dylora.adapter import hold_untrained_rows, low_rank_parts, save_adapter
 from dylora.errors import UserError
 from dylora.files import ADAPTER
-from dylora.layers import LowRank
 from dylora.rank import RankSampler, at_rank, rank_state, set_rank
 
 NOT_SCORES = ("model_preparation_time", "num_tokens")  # among the metrics of an evaluation
@@ -107,7 +106,7 @@ class DyLoRACallback(TrainerCallback):
                 f"the sampler draws ranks up to {highest}, the adapter's max_rank is "
                 f"{adapter.max_rank}: give both the same"
             )
-        matrices = [part.lora_A for part in model.modules() if isinstance(part, LowRank)]
+        matrices = [part.lora_A for part in low_rank_parts(model).values()]
         if any(lora_A.ndim != 2 or isinstance(lora_A, DTensor) for lora_A in matrices):
             raise UserError(
                 "the processes share the adapter's tensors out (FSDP, DeepSpeed ZeRO-3), which "

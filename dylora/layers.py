@@ -5,6 +5,7 @@ Shapes: `in` and `out` are the layer's features, r is max_rank, b the rank in fo
 
 import math
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -84,6 +85,15 @@ class LowRank(nn.Module):
         b = self.rank_state.rank
         assert isinstance(b, int)
         return (self.lora_B[:, :b] * self.rank_state.weights(self.lora_B)) @ self.lora_A[:b]
+
+
+class AdaptedLayer(Protocol):
+    """A layer of the backbone with its low-rank path, of ours or of PEFT (dylora.nested)."""
+
+    base: nn.Linear | Conv1D
+
+    def delta(self) -> Tensor:
+        """What the adapter adds to `base.weight` at the int rank in force, in its shape."""
 
 
 class LoRALinear(nn.Module):

@@ -174,19 +174,41 @@ def _table(
 
 def rank_state(model: nn.Module) -> RankState:
     """The state shared by the adapters of `model`; raises UserError if it has none, or several."""
-    states = {id(s): s for m in model.modules() if (s := m.__dict__.get("rank_state")) is not None}
+    states = {id(state): state for state in _states(model)}
     if len(states) > 1:
         raise UserError(
             "layers of this model have different ranks in force: some were copied into it with "
-            "their adapters; copy layers first and call dylora.adapt afterwards"
+            "their adapters (copy layers first and call dylora.adapt afterwards), or it has "
+            "several adapters of PEFT active (model.set_adapter(NAME) first)"
         )
     if not states:
-        raise UserError("this model has no adapter: call dylora.adapt(model, ...) first")
+        raise UserError(
+            "this model has no adapter: call dylora.adapt(model, ...) first, or, if it is one of "
+            "PEFT, dylora.nest(model)"
+        )
     return next(iter(states.values()))
 
 
 def has_adapter(model: nn.Module) -> bool:
-    return any("rank_state" in module.__dict__ for module in model.modules())
+    return any(True for _ in _states(model))
+
+
+def _states(model: nn.Module) -> Iterator[RankState]:
+    for module in model.modules():
+        if "rank_state" in module.__dict__:
+            yield module.__dict__["rank_state"]
+        for layer in nested_layers(module):
+            if layer.merged:
+                raise UserError("PEFT has merged the adapter: model.unmerge_adapter() first")
+            yield layer.rank_state
+
+
+def nested_layers(module: nn.Module) -> list[Any]:
+    """The `dylora.nested.NestedLayer` of each active adapter of a layer of PEFT; else none."""
+    variants = module.__dict__.get("lora_variant", {})
+    active: Any = module.active_adapters if variants else ()
+    found = (variants.get(adapter) for adapter in active)
+    return [layer for layer in found if isinstance(getattr(layer, "rank_state", None), RankState)]
 
 
 def set_rank(model: nn.Module, rank: Rank) -> None:

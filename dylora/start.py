@@ -6,7 +6,13 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from dylora.adapter import AdapterConfig, adapter_state, load_adapter_state, read_adapter
+from dylora.adapter import (
+    AdapterConfig,
+    adapter_config,
+    adapter_state,
+    load_adapter_state,
+    read_adapter,
+)
 from dylora.errors import UserError
 from dylora.heads import HEADS, head_module, new_modules
 
@@ -22,7 +28,7 @@ def warm_start(
     DyLoRA adapter as well. A model without low-rank adapters starts from a file of such a model.
     Raises UserError naming the file, and the module, that does not fit.
     """
-    own = getattr(model, "adapter_config", None)
+    own = adapter_config(model)
     names = [*head, *new_modules(model)]
     read, kept = read_start(path, own, alpha), adapter_state(model)
     tensors = {name: tensor for name, tensor in read.items() if not head_module(names, name)}

@@ -15,7 +15,7 @@ from transformers import (
     RobertaTokenizer,
 )
 
-from dylora.layers import LowRank
+from dylora.adapter import low_rank_parts
 
 VOCABULARY = 50
 
@@ -55,15 +55,15 @@ def gpt2(seed: int = 0, width: int = 32) -> GPT2LMHeadModel:
     return GPT2LMHeadModel(config).eval()
 
 
-def llama(seed: int = 0) -> LlamaForCausalLM:
+def llama(seed: int = 0, width: int = 32) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=32,
+        hidden_size=width,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        intermediate_size=48,
+        intermediate_size=48 if width == 32 else width,
         max_position_embeddings=64,
         bos_token_id=0,
         eos_token_id=0,
@@ -79,11 +79,10 @@ def inputs(rows: int = 4, length: int = 9, seed: int = 0) -> torch.Tensor:
 def randomize(model: torch.nn.Module, seed: int = 0) -> None:
     """Give every B random values: a fresh adapter changes nothing, so would prove nothing."""
     generator = torch.Generator().manual_seed(seed)
-    for part in model.modules():
-        if isinstance(part, LowRank):
-            with torch.no_grad():
-                noise = torch.randn(part.lora_B.shape, generator=generator)
-                part.lora_B.copy_(noise.to(part.lora_B.dtype))
+    for part in low_rank_parts(model).values():
+        with torch.no_grad():
+            noise = torch.randn(part.lora_B.shape, generator=generator)
+            part.lora_B.copy_(noise.to(part.lora_B.dtype))
 
 
 def save_roberta(folder: Path, sentences: list[str]) -> Path:

@@ -86,12 +86,11 @@ def train(
     with a checkpoint written, when the process is asked to stop.
     """
     plan = Plan.of(len(objective.examples), config)
-    adamw = _optimizer(model, config)
+    model, optimizer = accelerator.prepare(model, _optimizer(model, config))
     scheduler = get_linear_schedule_with_warmup(
-        adamw, _warmup_steps(config, plan.total_steps), plan.total_steps
+        optimizer.optimizer, _warmup_steps(config, plan.total_steps), plan.total_steps
     )
-    model, optimizer = accelerator.prepare(model, adamw)
-    parts = (accelerator.unwrap_model(model), optimizer, scheduler, accelerator.scaler)
+    parts = (accelerator.unwrap_model(model), optimizer, scheduler)
     saved = load_checkpoint(folder / "checkpoint", *parts)
     progress = Progress(**saved) if saved else Progress()
     track(progress)
@@ -276,8 +275,7 @@ class _Step:
         hold = hold_untrained_rows(self.model) if self.method.strict_freeze else nullcontext()
         with hold:
             self.optimizer.step()
-        if not self.optimizer.step_was_skipped:  # as fp16's scaler does after an overflow
-            self.scheduler.step()
+        self.scheduler.step()
         self.optimizer.zero_grad()
 
 
