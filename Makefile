@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 EXPERIMENTS := $(sort $(basename $(notdir $(wildcard experiments/*.yaml))))
 
-.PHONY: help env demo docs tables figures report status test test-fast lint format clean $(EXPERIMENTS)
+.PHONY: help env demo docs tables figures report report-md status test test-fast lint format clean $(EXPERIMENTS)
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -15,14 +15,16 @@ help: ## list the targets
 
 env: .venv/ready ## make .venv and install the project with all that demo and tests need
 
+PIP := $(BIN)/pip install --disable-pip-version-check --progress-bar on --constraint constraints.txt
+
 .venv/ready: pyproject.toml constraints.txt
+	@echo "making .venv: 2.5 GB and some minutes; more where torch comes with CUDA"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[nlg,minilm,parallel,report,slurm,trackers,quantization,docs,dev]'
+	$(PIP) torch
+	$(PIP) --editable '.[suite,nlg,minilm,parallel,report,slurm,trackers,quantization,docs,dev]'
 	@touch $@
 
-demo: env ## LoRA and DyLoRA on toy tasks, every rank side by side; offline, minutes
+demo: env ## LoRA and DyLoRA on toy tasks, every rank side by side; offline, 4 minutes
 	$(BIN)/dylora demo
 
 $(filter-out table8 claims,$(EXPERIMENTS)): env
@@ -38,6 +40,9 @@ figures: env ## score against rank, time against ranks, singular values
 
 report: env ## one HTML page of all results
 	$(BIN)/dylora report $(ARGS)
+
+report-md: env ## results/REPORT.md: what the records say, like a short paper
+	$(BIN)/dylora report-md $(ARGS)
 
 docs: env ## the documentation site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -74,6 +74,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "integrations":  # a module, which needs the Trainer
+        return import_module("dylora.integrations")
     if name not in _HOME:
         raise AttributeError(f"module 'dylora' has no attribute '{name}'")
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "integrations"})

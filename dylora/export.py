@@ -10,14 +10,12 @@ even and v's in the odd places and zeros elsewhere.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from dylora.adapter import (
     AdapterConfig,
@@ -30,18 +28,12 @@ from dylora.adapter import (
 )
 from dylora.errors import UserError
 from dylora.heads import head_module
-from dylora.importers import PEFT_PREFIX
+from dylora.importers import PEFT_PREFIX, PlainLora
 from dylora.layers import FUSED_PARTS
 from dylora.rank import checked_rank
 
-
-@dataclass(frozen=True)
-class Lora:
-    """One layer's plain LoRA: the delta is (alpha / r) * B @ A, with A (r, in) and B (out, r)."""
-
-    A: Tensor
-    B: Tensor
-    alpha: float
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel  # which takes seconds to import
 
 
 def export_peft(
@@ -88,7 +80,7 @@ def export_peft(
     return folder
 
 
-def export_merged(model: PreTrainedModel, folder: str | Path, rank: int) -> Path:
+def export_merged(model: "PreTrainedModel", folder: str | Path, rank: int) -> Path:
     """Write `model` with the deltas of `rank` in its weights as a transformers folder; returns it.
 
     `AutoModel*.from_pretrained` reads it without PEFT or this package. The tokenizer is not part of
@@ -127,7 +119,7 @@ def _trained_whole(model: nn.Module) -> dict[str, nn.Module]:
 
 def _plain_layers(
     tensors: Mapping[str, Tensor], config: AdapterConfig, rank: int | Mapping[str, int]
-) -> dict[str, Lora]:
+) -> dict[str, PlainLora]:
     """The truncated LoRA of every adapted module, by the module's name."""
     names = [name.removesuffix(".lora_A") for name in tensors if name.endswith(".lora_A")]
     modules: dict[str, list[str]] = {}  # module -> parts of it, or itself
@@ -147,16 +139,16 @@ def _plain_layers(
     return layers
 
 
-def _truncate(tensors: Mapping[str, Tensor], name: str, b: int, config: AdapterConfig) -> Lora:
+def _truncate(tensors: Mapping[str, Tensor], name: str, b: int, config: AdapterConfig) -> PlainLora:
     """A[:b] and B[:, :b], with the alpha that gives PEFT's alpha / r the scaling in use."""
     weights = config.weights(b)
     A, B = tensors[f"{name}.lora_A"][:b], tensors[f"{name}.lora_B"][:, :b]
     if len(set(weights)) > 1:  # PEFT has one scaling for all components
-        return Lora(A, B * B.new_tensor(weights), float(b))
-    return Lora(A, B, weights[0] * b)
+        return PlainLora(A, B * B.new_tensor(weights), float(b))
+    return PlainLora(A, B, weights[0] * b)
 
 
-def _fuse(pieces: Mapping[str, Lora], module: str) -> Lora:
+def _fuse(pieces: Mapping[str, PlainLora], module: str) -> PlainLora:
     """Several parts of a fused layer as one LoRA, its components taking turns."""
     count = len(pieces)
     first = next(iter(pieces.values()))
@@ -166,11 +158,11 @@ def _fuse(pieces: Mapping[str, Lora], module: str) -> Lora:
     for turn, (name, piece) in enumerate(pieces.items()):
         start = FUSED_PARTS.index(name.removeprefix(module + ".")) * width
         B[start : start + width, turn::count] = piece.B
-    return Lora(A, B, first.alpha * count)
+    return PlainLora(A, B, first.alpha * count)
 
 
 def _peft_config(
-    layers: Mapping[str, Lora],
+    layers: Mapping[str, PlainLora],
     config: AdapterConfig,
     facts: Mapping[str, str],
     head: Mapping[str, Tensor],
@@ -199,7 +191,7 @@ def _peft_config(
 
 
 def _targets(
-    layers: Mapping[str, Lora], config: AdapterConfig, head_modules: set[str]
+    layers: Mapping[str, PlainLora], config: AdapterConfig, head_modules: set[str]
 ) -> list[str]:
     """The short names as configured; all names in full where a short one also fits the head."""
     short = [target.partition(":")[0] for target in config.target_modules]

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dylora.errors import UserError
@@ -53,7 +53,7 @@ Adapter = tuple[dict[str, Tensor], dict[str, str]]  # tensors and metadata, as i
 
 
 @dataclass(frozen=True)
-class Layer:
+class PlainLora:
     """One layer's LoRA: the delta is (alpha / r) * B @ A, with A (r, in) and B (out, r)."""
 
     A: Tensor
@@ -75,7 +75,7 @@ def read_tensors(path: Path) -> Adapter:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, file.metadata() or {}
-    except Exception as error:  # safetensors raises its own type, which it does not export
+    except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is not a safetensors file, or is damaged: {error}") from error
 
 
@@ -131,14 +131,14 @@ def read_loralib(tensors: Mapping[str, Tensor], path: Path, alpha: float | None)
                 f"{path} holds {name} beside the LoRA; trained biases or backbone weights cannot "
                 "be read, only lora_A, lora_B and a head"
             )
-    layers: dict[str, Layer] = {}
+    layers: dict[str, PlainLora] = {}
     targets = []
     for module, (A, B) in pairs.items():
         parts = _merged_parts(A, B, module, str(path))
         targets.append(f"{module}:{','.join(parts)}" if parts else module)
         names = [f"{module}.{part}" for part in parts] or [module]
         rows, columns = A.chunk(len(names)), B.chunk(len(names))
-        layers |= {n: Layer(a, b, alpha) for n, a, b in zip(names, rows, columns, strict=True)}
+        layers |= {n: PlainLora(a, b, alpha) for n, a, b in zip(names, rows, columns, strict=True)}
     head = sorted({name.partition(".")[0] for name in others})
     facts = {"fan_in_fan_out": str(len(layers) > len(targets)).lower()}
     return _as_ours(layers, others, targets, head, facts)
@@ -230,12 +230,14 @@ def _peft_config(file: Path) -> dict[str, Any]:
     return config
 
 
-def _peft_layer(config: Mapping[str, Any], module: str, A: Tensor, B: Tensor, source: str) -> Layer:
+def _peft_layer(
+    config: Mapping[str, Any], module: str, A: Tensor, B: Tensor, source: str
+) -> PlainLora:
     r = _by_pattern(config, "rank_pattern", "r", module)
     if not A.shape[0] == B.shape[1] == r:
         raise UserError(f"{_misfit(A, B, module, source)} of rank {r}, as adapter_config.json says")
     alpha = float(_by_pattern(config, "alpha_pattern", "lora_alpha", module))
-    return Layer(A, B, alpha * math.sqrt(r) if config.get("use_rslora") else alpha)
+    return PlainLora(A, B, alpha * math.sqrt(r) if config.get("use_rslora") else alpha)
 
 
 def _by_pattern(config: Mapping[str, Any], patterns: str, default: str, module: str) -> Any:
@@ -276,7 +278,7 @@ def _misfit(A: Tensor, B: Tensor, module: str, source: str) -> str:
 
 
 def _as_ours(
-    layers: Mapping[str, Layer],
+    layers: Mapping[str, PlainLora],
     others: Mapping[str, Tensor],
     targets: list[str],
     head: list[str],

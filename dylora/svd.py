@@ -62,7 +62,7 @@ def sort_by_svd(
     for a file of loralib). The file at `path` is an adapter of method "lora", of the same max_rank
     and alpha. At max_rank its deltas are the source's; at rank b, with LoRA's constant scaling
     alpha/max_rank, each is the best approximation of rank b in the Frobenius norm (Eckart and
-    Young, 1936). What a DyLoRA learnt for its lower ranks is lost. Raises UserError if there is no
+    Young, 1936). What a DyLoRA learned for its lower ranks is lost. Raises UserError if there is no
     low-rank adapter.
     """
     if isinstance(source, nn.Module):

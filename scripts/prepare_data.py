@@ -61,7 +61,7 @@ class Original:
         return found == self.sha256 if self.sha256 else found.startswith(self.blobs)
 
 
-LICENCES = {
+LICENSES = {
     "e2e": "CC BY-SA 4.0",
     "dart": "MIT; its WebNLG part CC BY-NC-SA 4.0, its E2E part CC BY-SA 4.0",
     "webnlg": "CC BY-NC-SA 4.0",
@@ -179,7 +179,7 @@ def main(arguments: Sequence[str]) -> int:
         _explain(missing, data, str(error))
         return 1
     for task in tasks:
-        print(f"{task}: ready in {data.resolve()}. Licence: {LICENCES[task]}")
+        print(f"{task}: ready in {data.resolve()}. License: {LICENSES[task]}")
     return 0
 
 

@@ -10,7 +10,7 @@ dylora score task=webnlg references=ref0.lex,ref1.lex,ref2.lex predictions=outpu
                   a CSV with the columns mr and ref (E2E): inputs in order of first appearance;
                   a text file with the references of each input in a block, blank lines between;
                   several text files with one reference per line; an empty line is a missing one
-  protocol=     challenge (default): the organisers' scoring, text as given, 3 references at most
+  protocol=     challenge (default): the organizers' scoring, text as given, 3 references at most
                 generation_eval (webnlg, dart): that of the tables of LoRA and DyLoRA, lower-cased,
                 split at every non-word character, 6 references at most
   metrics=      only these, with commas between: BLEU NIST METEOR ROUGE_L CIDEr TER

@@ -16,7 +16,9 @@ from dylora.suite.config import (
     Protocol,
     TaskConfig,
 )
-from dylora.suite.records import SCHEMA, Record, signature, without_neutral, write_record
+from dylora.suite.history import write_history
+from dylora.suite.record_schema import SCHEMA
+from dylora.suite.records import Record, signature, without_neutral, write_record
 
 METRICS = {"mrpc": ["accuracy", "f1"], "rte": ["accuracy"], "e2e": ["BLEU", "ROUGE_L"]}
 SENTENCES = ("The Vaults is a pub .", "The Vaults is a cheap pub near Café Adriatic .")
@@ -80,10 +82,10 @@ def write(results: Path, run: Config, **changes: Any) -> Path:
         "packages": {"torch": "2.13.0"},
         "git": {"commit": "0123456789abcdef", "uncommitted_changes": None},
         "best_epoch": 1,
-        "history": _history(run),
         "times": {"prepare": 2.0, "train": 100.0 + run.seed, "evaluate": 5.0},
         "peak_memory_bytes": {"host": 1_500_000_000, "device": None},
     }
+    write_history(folder, *_history())
     write_record(folder, record | changes)
     for b in ranks:
         _write_outputs(folder, run, b)
@@ -92,14 +94,17 @@ def write(results: Path, run: Config, **changes: Any) -> Path:
     return folder
 
 
-def _history(run: Config) -> Record:
+def _history() -> tuple[list[Record], list[Record]]:
     steps = [
         {"step": i, "loss": 0.7 * 0.97**i + 0.02 * (i % 3), "rank": 1.0 + i % 4, "lr": 1e-3}
         for i in range(60)
     ]
     scores = {"1": {"accuracy": 0.8}, "4": {"accuracy": 0.9}}
-    epochs = [{"epoch": number, "scores": scores, "selected": 0.85} for number in (1, 2, 3)]
-    return {"steps": steps, "epochs": epochs}
+    epochs = [
+        {"epoch": number, "step": 20 * number, "scores": scores, "selected": 0.85}
+        for number in (1, 2, 3)
+    ]
+    return steps, epochs
 
 
 def _write_outputs(folder: Path, run: Config, rank: int) -> None:

@@ -26,7 +26,7 @@ def e2e_example(data: Path) -> Texts:
 
 
 def webnlg_participant(data: Path, part: str) -> Texts:
-    """One participant's outputs as the organisers scored them, with the three reference files."""
+    """One participant's outputs as the organizers scored them, with the three reference files."""
     folder = data / "scorer_examples/webnlg"
     columns = [
         (folder / f"gold-{part}-cat-reference{number}.lex").read_text().split("\n")[:-1]

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf, open_dict
 from tiny import save_roberta
 
 from dylora.suite.config import Config
+from dylora.suite.history import EpochScore, Step, read_epochs, read_steps
 from dylora.suite.validation import validate
 
 ROOT = Path(__file__).parents[1]
@@ -79,3 +80,13 @@ def config(home: Path, results: Path, *more: str) -> Config:
 def record_of(results: Path) -> dict[str, Any]:
     (path,) = results.glob("records/*/record.json")
     return json.loads(path.read_text())
+
+
+def steps_of(results: Path) -> list[Step]:
+    (folder,) = results.glob("records/*")
+    return read_steps(folder)
+
+
+def epochs_of(results: Path) -> list[EpochScore]:
+    (folder,) = results.glob("records/*")
+    return read_epochs(folder)

@@ -12,8 +12,16 @@ from dylora.results.published import Published
 from dylora.results.runs import load_records
 from dylora.results.tables import build_tables
 from dylora.results.tables.cells import Cell, Table
-from dylora.suite.config import Config, Kind, MethodConfig, Protocol, TaskConfig
-from dylora.suite.records import SCHEMA, signature, without_neutral
+from dylora.suite.config import (
+    Architecture,
+    Config,
+    Kind,
+    MethodConfig,
+    Protocol,
+    TaskConfig,
+)
+from dylora.suite.record_schema import SCHEMA
+from dylora.suite.records import signature, without_neutral
 
 METRICS = {"cola": "matthews_correlation", "stsb": "pearson"}
 GENERATION = {
@@ -36,7 +44,7 @@ def settings(task: str, method: str, seed: int, model: str, max_rank: int, **mor
         config.task.kind, config.task.metrics = Kind.generation, GENERATION[task]
         config.task.select_metric = "perplexity"
     config.task.toy = task.startswith("toy_")
-    config.model.name = model
+    config.model.name, config.model.architecture = model, Architecture.encoder
     config.method = MethodConfig(name=method, max_rank=max_rank)
     for name, value in more.items():
         group, _, option = name.rpartition("__")

@@ -8,11 +8,12 @@ import pytest
 from runs import config, write
 from scipy import stats
 
+from dylora.files import write_lines
 from dylora.metrics import metric_named
 from dylora.results.curves import band, panels, seeds
 from dylora.results.runs import Run, load_records
 from dylora.results.stats import summarize
-from dylora.suite.config import Config
+from dylora.suite.config import Config, Truncation
 
 
 def load(tmp_path: Path, configs: Sequence[Config]) -> list[Run]:
@@ -123,3 +124,39 @@ def test_a_failed_run_is_in_no_series(tmp_path: Path) -> None:
 
 def test_number_of_seeds_is_said_as_a_range_where_it_differs() -> None:
     assert [seeds([1]), seeds([3, 3]), seeds([2, 5, 3])] == ["1 seed", "3 seeds", "2–5 seeds"]
+
+
+def test_a_band_stays_where_the_metric_can_be() -> None:
+    scores = summarize([99.9, 99.0, 99.9])
+    assert band(scores, "accuracy") == pytest.approx((98.309, 100.0), abs=0.01)
+    assert band(summarize([0.0, 1.0, 2.0]), "matthews_correlation") == pytest.approx(
+        (-1.48, 3.48), abs=0.01
+    )
+    assert band(summarize([0.0, 1.0, 2.0]), "BLEU") == pytest.approx((0.0, 3.48), abs=0.01)
+
+
+def test_a_lora_sorted_by_svd_is_a_series_beside_the_one_that_is_cut(tmp_path: Path) -> None:
+    sorted_scores = {"1": {"accuracy": 0.8}, "4": {"accuracy": 0.95}}
+    write(tmp_path, config("rte", "lora", 1), truncations={"svd": sorted_scores})
+    write(tmp_path, config("rte", "lora", 2))  # of before there were truncations
+    runs, _ = load_records(tmp_path / "records")
+    (panel,) = panels(runs)
+    cut, ordered = panel.series
+    assert (cut.name, ordered.name) == ("LoRA truncated", "LoRA sorted by SVD")
+    assert [summary.n for summary in cut.summary("accuracy").values()] == [2] * 4
+    values = {rank: summary.mean for rank, summary in ordered.summary("accuracy").items()}
+    assert values == {1: pytest.approx(80.0), 4: pytest.approx(95.0)}
+
+
+def test_the_truncations_that_were_asked_for_do_not_split_a_series(tmp_path: Path) -> None:
+    with_svd = config("rte", "lora", 2)
+    with_svd.evaluate.truncations = [Truncation.svd]
+    assert names(load(tmp_path, [config("rte", "lora", 1), with_svd])) == [["LoRA truncated"]]
+
+
+def test_a_panel_knows_what_the_most_frequent_class_alone_scores(tmp_path: Path) -> None:
+    folder = write(tmp_path, config("mrpc", "dylora"))
+    write_lines(folder / "outputs" / "validation.labels.txt", ["1", "1", "1", "0"])
+    runs, _ = load_records(tmp_path / "records")
+    (panel,) = panels(runs)
+    assert panel.majority == {"accuracy": pytest.approx(75.0), "f1": pytest.approx(100 * 6 / 7)}

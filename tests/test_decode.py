@@ -84,7 +84,7 @@ def to_the_last_step(
 
 
 def test_nothing_that_could_still_win_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long text that overtakes finished ones is found; the length penalty favours it here."""
+    """A long text that overtakes finished ones is found; the length penalty favors it here."""
     settings = DecodeConfig(beams=2, length_penalty=2.0, no_repeat_ngram_size=0, max_new_tokens=10)
     found: list[list[int]] = []
     monkeypatch.setattr(decoding, "_finish", lambda tokens, *_: found.append(tokens) or "")

@@ -106,10 +106,10 @@ def test_the_trl_example_trains_and_prints_the_score_of_each_rank(
 
 
 def check_adapter(folder: Path, backbone: torch.nn.Module) -> None:
-    """The saved adapter fits its backbone and has learnt: B started at zero."""
+    """The saved adapter fits its backbone and has learned: B started at zero."""
     tensors = adapter_state(dylora.load_adapter(backbone, folder / "adapter.safetensors"))
-    learnt = [tensor.any().item() for name, tensor in tensors.items() if name.endswith("lora_B")]
-    assert learnt == [True] * 4
+    learned = [tensor.any().item() for name, tensor in tensors.items() if name.endswith("lora_B")]
+    assert learned == [True] * 4
 
 
 def test_the_page_on_trainers_shows_the_examples_own_code() -> None:

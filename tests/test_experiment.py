@@ -13,15 +13,18 @@ import torch
 from small_run import (
     ROOT,
     config,
+    epochs_of,
     make_home,
     options,
     record_of,
+    steps_of,
     write_table,
 )
 
 import dylora
 from dylora.adapter import read_adapter
 from dylora.errors import UserError
+from dylora.suite.history import read_steps
 from dylora.suite.lock import locked
 from dylora.suite.records import run_folder
 from dylora.suite.signals import Interrupted
@@ -44,13 +47,15 @@ def test_a_run_leaves_a_record_with_all_that_tables_need(home: Path, tmp_path: P
         "model": "tiny",
         "method": "dylora",
         "seed": 1,
-        "schema": 1,
+        "schema": 2,
     }
     assert list(record["scores"]) == ["1", "2", "3"]
     assert all(0 <= s["accuracy"] <= 1 for s in record["scores"].values())
-    assert [p["step"] for p in record["history"]["steps"]] == list(range(12))
-    assert {p["rank"] for p in record["history"]["steps"]} <= {1, 2, 3}
-    assert len(record["history"]["epochs"]) == 2
+    assert [point.step for point in steps_of(tmp_path)] == list(range(12))
+    assert {point.rank for point in steps_of(tmp_path)} <= {1, 2, 3}
+    assert {(row.epoch, row.step, row.rank) for row in epochs_of(tmp_path)} == {
+        (epoch, 6 * epoch, rank) for epoch in (1, 2) for rank in (1, 2, 3)
+    }
     assert set(record["times"]) == {"prepare", "train", "evaluate"}
     assert record["peak_memory_bytes"]["host"] > 10**8
     rows = 2 * 2 * (16 + 16) * 3  # layers x targets x (in + out) x max_rank
@@ -99,10 +104,11 @@ def test_the_same_command_again_says_that_it_is_done(
 
 def test_force_runs_again_with_the_same_result(home: Path, tmp_path: Path) -> None:
     first = experiment.run(config(home, tmp_path))
+    steps = steps_of(tmp_path)
     again = experiment.run(config(home, tmp_path, "force=true"))
     assert again["started"] >= first["started"] and again["times"] != first["times"]
     assert again["scores"] == first["scores"]
-    assert again["history"]["steps"] == first["history"]["steps"]
+    assert steps_of(tmp_path) == steps
 
 
 def test_a_forced_run_that_stops_leaves_the_old_result_and_goes_on_when_repeated(
@@ -138,10 +144,10 @@ def test_a_run_that_another_process_has_is_refused(home: Path, tmp_path: Path) -
 
 
 def test_another_seed_is_another_run(home: Path, tmp_path: Path) -> None:
-    first = experiment.run(config(home, tmp_path))
-    second = experiment.run(config(home, tmp_path, "seed=2"))
-    assert first["history"]["steps"] != second["history"]["steps"]
-    assert len(list(tmp_path.glob("records/*/record.json"))) == 2
+    for seed in (1, 2):
+        experiment.run(config(home, tmp_path, f"seed={seed}"))
+    first, second = (read_steps(folder) for folder in tmp_path.glob("records/*"))
+    assert first != second
 
 
 @pytest.mark.parametrize("method", ["full", "head_only"])
@@ -168,9 +174,10 @@ def test_an_interrupted_run_is_resumed_to_the_same_scores(home: Path, tmp_path: 
         patch.setattr(experiment.classification, "loss", stop_in_the_second_epoch)
         experiment.run(made)
     assert record_of(tmp_path / "parts")["status"] == "interrupted"
+    assert steps_of(tmp_path / "parts") == steps_of(tmp_path / "whole")[:9]
     record = experiment.run(made)
     assert record["status"] == "done" and record["scores"] == expected["scores"]
-    assert record["history"]["steps"] == expected["history"]["steps"]
+    assert steps_of(tmp_path / "parts") == steps_of(tmp_path / "whole")
     assert not list(tmp_path.glob("parts/records/*/checkpoint"))
 
 
@@ -178,6 +185,7 @@ def test_a_failure_is_kept_in_the_record(home: Path, tmp_path: Path) -> None:
     made = config(home, tmp_path, "train.learning_rate=1e30", "train.max_grad_norm=0")
     with pytest.raises(UserError, match="loss is"):
         experiment.run(made)
+    assert steps_of(tmp_path)[0].step == 0  # what there was before it failed
     record = record_of(tmp_path)
     assert record["status"] == "failed" and "train.learning_rate" in record["error"]
 
@@ -253,7 +261,7 @@ def test_a_start_that_does_not_fit_is_refused_before_the_backbone_is_looked_for(
 
 
 def test_a_missing_start_names_the_run_to_make(home: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"(?s)init_adapter=mnli.*python run\.py task=mnli"):
+    with pytest.raises(UserError, match=r"(?s)init_adapter=mnli.*dylora run task=mnli"):
         experiment.run(config(home, tmp_path, "init_adapter=mnli"))
     assert not list(tmp_path.iterdir())
 

@@ -47,7 +47,7 @@ def test_every_file_is_sound_and_its_published_numbers_are_there() -> None:
     assert [experiment.path for experiment in experiments] == FILES
     for experiment in experiments:
         assert set(published_files(experiment.layout)) <= set(published)
-        # A misspelt key or name would silently leave a published value out of its table.
+        # A misspelled key or name would silently leave a published value out of its table.
         layout = experiment.layout
         if isinstance(layout, ScoreLayout | SearchLayout) and layout.published:
             known = {*layout.columns, "average", "parameters", "seconds", "time"}

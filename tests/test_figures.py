@@ -99,7 +99,7 @@ def test_the_legend_states_the_number_of_seeds(results: Path) -> None:
     }
 
 
-def test_series_differ_in_colour_line_style_and_marker_so_that_print_needs_no_colour() -> None:
+def test_series_differ_in_color_line_style_and_marker_so_that_print_needs_no_color() -> None:
     looks = [style(number) for number in range(len(COLORS))]
     for part in ("color", "linestyle", "marker"):
         assert len({str(look[part]) for look in looks}) == len(looks)

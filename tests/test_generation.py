@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from decoders import byte_tokenizer, decoder
-from small_run import compose_config, record_of
+from small_run import compose_config, epochs_of, record_of
 
 import dylora
 from dylora.adapter import adapter_layers
@@ -83,14 +83,13 @@ def test_a_run_scores_the_decoded_text_of_every_rank(
         again = nlg.score("e2e", references, texts, None, ["BLEU", "NIST"])
         assert record["scores"][rank] == {n: pytest.approx(s.value) for n, s in again.items()}
         assert record["metrics"] == {n: s.signature for n, s in again.items()}
-    for epoch in record["history"]["epochs"]:
-        assert all(values["perplexity"] > 1 for values in epoch["scores"].values())
+    assert all(row.metric == "perplexity" and row.value > 1 for row in epochs_of(tmp_path))
 
 
 def test_the_epoch_with_the_lowest_perplexity_is_kept(home: Path, tmp_path: Path) -> None:
     experiment.run(compose_config(*options(home, tmp_path), "train.epochs=4"))
     record = record_of(tmp_path)
-    selected = [epoch["selected"] for epoch in record["history"]["epochs"]]
+    selected = list({row.epoch: row.selected for row in epochs_of(tmp_path)}.values())
     assert record["best_epoch"] == 1 + selected.index(min(selected))
 
 

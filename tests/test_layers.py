@@ -31,7 +31,7 @@ def test_forward_is_the_papers_formula_at_every_rank(b: int, frozen: bool) -> No
     part, x = make(frozen), torch.randn(3, IN, dtype=torch.float64)
     part.rank_state.set(b)
     torch.testing.assert_close(part(x), paper(part, x, b), rtol=1e-12, atol=1e-12)
-    if b > 1:  # the neighbour's scaling or truncation would be noticed
+    if b > 1:  # the neighbor's scaling or truncation would be noticed
         assert not torch.allclose(part(x), paper(part, x, b - 1), rtol=1e-3)
 
 

@@ -167,7 +167,7 @@ def test_offline_says_what_to_put_where(tmp_path: Path) -> None:
     assert not data.exists()
 
 
-def test_misspelt_option_and_help() -> None:
+def test_misspelled_option_and_help() -> None:
     command = [sys.executable, str(SCRIPT)]
     wrong = subprocess.run([*command, "tsk=e2e"], capture_output=True, text=True)
     assert wrong.returncode == 2 and "did you mean task?" in wrong.stderr

@@ -133,7 +133,7 @@ def test_an_unfinished_training_of_another_model_is_not_continued(
     make(replace(CONFIG, steps=4), text, tmp_path)  # another length is the same training
 
 
-def test_the_same_text_is_tokenised_once(
+def test_the_same_text_is_tokenized_once(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(CONFIG, text, tmp_path, "first")

@@ -15,6 +15,7 @@ from small_run import compose_config
 from test_bad_data import load
 
 from dylora.metrics.glue import compute
+from dylora.suite.record_schema import SCHEMA
 from dylora.suite.records import read_record, signature, write_record
 
 settings.register_profile("here", deadline=None, max_examples=60, derandomize=True, database=None)
@@ -132,9 +133,15 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
+NEEDED = {
+    "schema": SCHEMA, "status": "running", "signature": "a", "task": "a", "model": "a",
+    "method": "lora", "seed": 1, "scores": {}, "config": {},
+}  # fmt: skip
+
+
 @given(st.dictionaries(st.text(), JSON, max_size=4))
 def test_a_record_comes_back_as_it_was_written(content: dict) -> None:
-    record = {**content, "status": "done"}
+    record = {"more": content, **NEEDED}
     with tempfile.TemporaryDirectory() as folder:
         write_record(Path(folder), record)
         assert read_record(Path(folder)) == record

@@ -9,7 +9,16 @@ import pytest
 from dylora.errors import UserError
 from dylora.suite.cli import score_table
 from dylora.suite.config import Config, Device, MethodConfig, RankDistribution
-from dylora.suite.records import provenance, read_record, signature, without_neutral, write_record
+from dylora.suite.history import read_epochs, read_steps, write_history
+from dylora.suite.record_schema import SCHEMA
+from dylora.suite.records import (
+    Record,
+    provenance,
+    read_record,
+    signature,
+    without_neutral,
+    write_record,
+)
 from dylora.training.initial_adapter import find_adapter
 
 
@@ -70,11 +79,46 @@ def test_the_recorded_configuration_has_no_paths_of_the_machine() -> None:
     assert kept["method"]["max_rank"] == 4
 
 
+def finished(seed: int, **changes: Any) -> Record:
+    return {
+        "schema": SCHEMA,
+        "status": "done",
+        "signature": f"mnli-minilm-{seed}",
+        "task": "mnli",
+        "model": "minilm",
+        "method": "dylora",
+        "seed": seed,
+        "scores": {"1": {"f1": 0.5}},
+        "config": {"method": {"max_rank": 4}},
+        "parameters": {"total": 9},
+        "times": {"train": 1.5, "evaluate": 1},
+    } | changes
+
+
 def test_a_record_is_written_whole_and_read_back(tmp_path: Path) -> None:
     assert read_record(tmp_path) is None
-    write_record(tmp_path, {"status": "done", "scores": {"1": {"f1": 0.5}}})
-    assert read_record(tmp_path) == {"status": "done", "scores": {"1": {"f1": 0.5}}}
+    record = finished(seed=1)
+    write_record(tmp_path, record)
+    assert read_record(tmp_path) == record
     assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_a_record_has_what_belongs_together_on_one_line_and_stays_short(tmp_path: Path) -> None:
+    scores = {str(rank): {"accuracy": 0.7328431372549019, "f1": None} for rank in range(1, 9)}
+    record = finished(seed=1, scores=scores, config=without_neutral(config()))
+    lines = write_record(tmp_path, record).read_text().splitlines()
+    assert '  "8": {"accuracy": 0.7328431372549019, "f1": null}' in lines
+    assert len(lines) < 120 and max(map(len, lines)) <= 100
+    assert list(json.loads("\n".join(lines))) == list(record)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_record_never_has_a_number_that_json_lacks(tmp_path: Path, value: float) -> None:
+    write_record(tmp_path, finished(seed=1))
+    before = (tmp_path / "record.json").read_text()
+    with pytest.raises(ValueError, match="JSON"):
+        write_record(tmp_path, finished(seed=1, times={"train": value, "evaluate": 1.0}))
+    assert (tmp_path / "record.json").read_text() == before
 
 
 @pytest.mark.parametrize("text", ['{"status": "do', "[]", "{}"])
@@ -84,15 +128,48 @@ def test_a_damaged_record_is_named(tmp_path: Path, text: str) -> None:
         read_record(tmp_path)
 
 
+STEPS = [
+    {"step": 0, "loss": 0.69231, "rank": 3.0, "lr": 2.8985507246376814e-05},
+    {"step": 7, "loss": 1e-05, "rank": 2.5, "lr": 0.0},
+]
+
+
+def test_a_history_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    scores = {"1": {"f1": 0.8122270742358079, "pearson": float("nan")}, "4": {"f1": 1 / 3}}
+    epoch = {"epoch": 1, "step": 8, "scores": scores, "selected": float("nan")}
+    seconds = {"train_seconds": 69.683, "evaluate_seconds": 7.1}
+    write_history(tmp_path, STEPS, [epoch, {**epoch, **seconds, "epoch": 2, "selected": 0.5}])
+    assert [step._asdict() for step in read_steps(tmp_path)] == STEPS
+    rows = read_epochs(tmp_path)
+    assert rows[:2] == [
+        (1, 8, 1, "f1", 0.8122270742358079, None, None, None),
+        (1, 8, 1, "pearson", None, None, None, None),
+    ]
+    assert rows[-1] == (2, 8, 4, "f1", 1 / 3, 0.5, 69.683, 7.1) and len(rows) == 6
+    assert (tmp_path / "history.csv").read_bytes().startswith(b"step,loss,rank,lr\n0,0.69231,3.0,")
+
+
+def test_a_run_without_a_history_yet_has_an_empty_one(tmp_path: Path) -> None:
+    assert read_steps(tmp_path) == [] and read_epochs(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "cannot be read"),
+        ("step,loss\n", "its columns are not step,loss,rank,lr"),
+        ("step,loss,rank,lr\n0,low,1,1\n", "could not convert string to float: 'low'"),
+        ("step,loss,rank,lr\n0,1,1\n", "shorter"),
+    ],
+)
+def test_a_damaged_history_is_named(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "history.csv").write_text(text)
+    with pytest.raises(UserError, match=rf"history\.csv: .*{said}.*run again with force=true"):
+        read_steps(tmp_path)
+
+
 def finished_run(results: Path, seed: int, **changes: Any) -> Path:
-    record = {
-        "status": "done",
-        "task": "mnli",
-        "model": "minilm",
-        "method": "dylora",
-        "seed": seed,
-        "config": {"method": {"max_rank": 4}},
-    } | changes
+    record = finished(seed, **changes)
     folder = results / "records" / f"mnli-minilm-{seed}-{len(changes)}"
     write_record(folder, record)
     (folder / "adapter.safetensors").write_bytes(b"")

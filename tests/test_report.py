@@ -18,6 +18,7 @@ from dylora.results.report import write_report
 from dylora.results.run_view import POINTS, view_of
 from dylora.results.runs import Problem, load_records
 from dylora.results.status import planned_runs
+from dylora.suite.history import write_history
 
 pytest.importorskip("jinja2", reason="jinja2 is absent: pip install 'dylora[report]'")
 ROOT = Path(__file__).parents[1]
@@ -204,8 +205,8 @@ def test_progress_of_another_model_has_its_own_line(tmp_path: Path, experiment: 
 
 
 def test_a_long_history_is_averaged(tmp_path: Path) -> None:
-    steps = [{"step": i, "loss": float(i % 2)} for i in range(2000)]
-    write(tmp_path, config("mrpc", "dylora"), history={"steps": steps, "epochs": []})
+    steps = [{"step": i, "loss": float(i % 2), "rank": 1.0, "lr": 0.1} for i in range(2000)]
+    write_history(write(tmp_path, config("mrpc", "dylora")), steps, [])
     (run,) = load_records(tmp_path / "records")[0]
     (plot,) = view_of(0, run).charts
     assert len(plot.lines[0].split()) <= POINTS

@@ -21,6 +21,7 @@ ROOMS = [
     "dylora.pretraining",
     "dylora.training",
     "dylora.results",
+    "dylora.__main__",  # python -m dylora
 ]
 NESTED = "dylora.nested"  # the one module that is about PEFT's own layers
 LIBRARY_NEEDS = {"numpy", "safetensors", "torch", "transformers"}

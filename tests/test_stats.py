@@ -120,10 +120,10 @@ def test_resampling_agrees_with_scipy(metric: str) -> None:
     tolerance = 0.1 * (interval.high - interval.low)
     assert found.low == pytest.approx(interval.low, abs=tolerance)
     assert found.high == pytest.approx(interval.high, abs=tolerance)
-    assert found.randomisation_p == pytest.approx(swapped.pvalue, abs=0.04)
+    assert found.randomization_p == pytest.approx(swapped.pvalue, abs=0.04)
 
 
-def test_randomisation_agrees_with_all_swaps() -> None:
+def test_randomization_agrees_with_all_swaps() -> None:
     """Ten examples under two seeds: every one of the 2**10 swaps by hand."""
     rng = np.random.default_rng(5)
     labels = rng.integers(0, 2, 10)
@@ -132,18 +132,18 @@ def test_randomisation_agrees_with_all_swaps() -> None:
     observed = abs(gain.sum())
     swaps = [abs(np.dot(signs, gain)) >= observed for signs in product((1, -1), repeat=10)]
     found = compare("accuracy", labels, ours, theirs)
-    assert found.randomisation_p == pytest.approx(np.mean(swaps), abs=0.05)
+    assert found.randomization_p == pytest.approx(np.mean(swaps), abs=0.05)
 
 
 def test_no_difference_is_never_significant_and_a_clear_one_always() -> None:
     labels, ours, _ = outcomes("accuracy", 300)
     same = compare("accuracy", labels, ours, ours)
     assert same.difference == 0 and not same.significant
-    assert (same.bootstrap_p, same.randomisation_p, same.mcnemar_p) == (1, 1, 1)
+    assert (same.bootstrap_p, same.randomization_p, same.mcnemar_p) == (1, 1, 1)
     clear = compare("accuracy", labels, ours, 1 - ours)
     assert clear.significant
     assert clear.bootstrap_p == pytest.approx(2 / (RESAMPLES + 1))
-    assert clear.randomisation_p == pytest.approx(1 / (RESAMPLES + 1))
+    assert clear.randomization_p == pytest.approx(1 / (RESAMPLES + 1))
 
 
 def test_under_the_null_hypothesis_one_in_twenty_is_significant() -> None:
@@ -152,7 +152,7 @@ def test_under_the_null_hypothesis_one_in_twenty_is_significant() -> None:
     for _ in range(200):
         labels = rng.integers(0, 2, 100)
         ours, theirs = (np.where(rng.random((1, 100)) < 0.2, 1 - labels, labels) for _ in range(2))
-        rejected += compare("accuracy", labels, ours, theirs).randomisation_p < 0.05
+        rejected += compare("accuracy", labels, ours, theirs).randomization_p < 0.05
     assert rejected <= 20  # 10 are expected at most, 20 are three standard deviations away
 
 

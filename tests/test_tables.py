@@ -78,7 +78,7 @@ def test_truncated_and_trained_at_each_rank_are_told_apart(tmp_path: Path) -> No
 def test_what_is_missing_is_a_dash_and_so_is_every_average_over_it(tmp_path: Path) -> None:
     write_run(tmp_path, method="full", scores={0: 0.9})
     write_run(tmp_path, "rte", "full", seed=1, scores={0: 0.7}, record={"status": "failed"})
-    write_run(tmp_path, max_rank=4, scores={1: 0.5, 2: None, 4: float("nan")})
+    write_run(tmp_path, max_rank=4, scores={1: 0.5, 2: None, 4: None})
     table = tables_of(tmp_path)[0]
     cells = row(table, "Full")
     assert (cells["MRPC"].text, cells["RTE"].text, cells["Average"].text) == ("90.00", DASH, DASH)
@@ -347,7 +347,7 @@ def test_a_mark_tells_what_differs_by_the_paired_tests(tmp_path: Path) -> None:
     first, second, third = csv.DictReader(paths[-1].read_text().splitlines())
     assert (first["rank"], first["difference"], first["examples"]) == ("1", "20", "100")
     assert float(first["mcnemar_p"]) == pytest.approx(2 / 2**20, rel=1e-3)
-    assert float(second["randomisation_p"]) == 1
+    assert float(second["randomization_p"]) == 1
     assert third["mcnemar_p"] == "", "rank 4 has no predictions"
 
 

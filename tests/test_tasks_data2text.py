@@ -1,4 +1,4 @@
-"""Reading, linearising and grouping E2E, DART and WebNLG."""
+"""Reading, linearizing and grouping E2E, DART and WebNLG."""
 
 import json
 from collections import Counter
@@ -47,11 +47,11 @@ def webnlg_json() -> str:
     triples = [triple("A_1", "runwayName", '"Cé, D & E"'), triple("A_1", "city", "B")]
     born = texts(("good", "P was born in 1900."))
     entries = [
-        {"category": "Airport", "modifiedtripleset": triples, "lexicalisations": texts(*good)},
+        {"category": "Airport", "modifiedtripleset": triples, "lexicalizations": texts(*good)},
         {
             "category": "Politician",
             "modifiedtripleset": [triple("P", "born", "1900")],
-            "lexicalisations": born,
+            "lexicalizations": born,
         },
     ]
     return json.dumps({"entries": [{str(i): entry} for i, entry in enumerate(entries, start=1)]})
@@ -74,7 +74,7 @@ def references(split: Dataset) -> int:
     return sum(len(row) for row in split["references"])
 
 
-# Linearisation
+# Linearization
 
 
 def test_e2e_csv_and_lora_lines_give_the_same_inputs(tmp_path: Path) -> None:

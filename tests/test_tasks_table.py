@@ -1,4 +1,4 @@
-"""A user's own table gives labelled text, or one error naming file and row."""
+"""A user's own table gives labeled text, or one error naming file and row."""
 
 import json
 from pathlib import Path

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import wandb
-from small_run import compose_config, config, make_home
+from small_run import compose_config, config, epochs_of, make_home, record_of, steps_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from wandb.proto import wandb_internal_pb2
@@ -33,20 +33,22 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def untracked(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Record:
-    return experiment.run(config(home, tmp_path_factory.mktemp("untracked")))
+def untracked(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = tmp_path_factory.mktemp("untracked")
+    experiment.run(config(home, results))
+    return results
 
 
-def expected_curves(record: Record) -> Curves:
-    """The curves that belong to a record, worked out from its history alone."""
+def expected_curves(results: Path) -> Curves:
+    """The curves that belong to a run, worked out from its history alone."""
     curves: Curves = {}
-    for point in record["history"]["steps"]:
+    for point in steps_of(results):
         for name in ("loss", "rank", "lr"):
-            curves.setdefault(f"train/{name}", []).append((point["step"], point[name]))
-    for number, epoch in enumerate(record["history"]["epochs"], start=1):
-        for rank in ("1", "2", "3"):
-            value = epoch["scores"][rank]["accuracy"]
-            curves.setdefault(f"validation/accuracy/r{rank}", []).append((6 * number, value))
+            curves.setdefault(f"train/{name}", []).append((point.step, getattr(point, name)))
+    for row in epochs_of(results):
+        assert row.step == 6 * row.epoch and row.rank in (1, 2, 3)
+        name = f"validation/{row.metric}/r{row.rank}"
+        curves.setdefault(name, []).append((row.step, row.value))
     return curves
 
 
@@ -154,12 +156,13 @@ def wandb_run(
 
 
 def test_wandb_has_the_curves_of_every_rank(
-    wandb_run: tuple[Config, Record, WandbRun], untracked: Record
+    wandb_run: tuple[Config, Record, WandbRun], untracked: Path
 ) -> None:
-    _, record, found = wandb_run
-    assert found.curves == expected_curves(record)
-    assert record["history"]["steps"] == untracked["history"]["steps"]  # it changes nothing
-    assert record["scores"] == untracked["scores"]
+    made, record, found = wandb_run
+    results = Path(made.paths.results)
+    assert found.curves == expected_curves(results)
+    assert steps_of(results) == steps_of(untracked)  # it changes nothing
+    assert record["scores"] == record_of(untracked)["scores"]
 
 
 def test_wandb_has_names_group_configuration_and_summary(
@@ -186,6 +189,8 @@ def test_wandb_keeps_adapter_record_and_predictions_if_asked(
     assert names == {
         "adapter.safetensors",
         "record.json",
+        "history.csv",
+        "epochs.csv",
         "outputs/validation.labels.txt",
         *predictions,
     }
@@ -199,10 +204,10 @@ def test_a_resumed_wandb_run_is_whole_under_the_same_id(home: Path, tmp_path: Pa
     assert (partial.summary["status"], partial.exit_code) == ("interrupted", 1)
     assert [step for step, _ in partial.curves["train/loss"]] == list(range(9))
     time.sleep(1)  # an attempt's folder is named by the second
-    record = experiment.run(made)
+    experiment.run(made)
     whole = read_wandb(wandb_files(tmp_path)[-1])
     assert whole.run.run_id == partial.run.run_id == signature(made)
-    assert whole.curves == expected_curves(record)
+    assert whole.curves == expected_curves(tmp_path)
     assert not whole.artifacts
 
 
@@ -253,26 +258,26 @@ def scalars(events: EventAccumulator) -> Curves:
 
 
 def test_tensorboard_has_the_curves_of_every_rank_and_the_configuration(
-    home: Path, tmp_path: Path, untracked: Record
+    home: Path, tmp_path: Path, untracked: Path
 ) -> None:
     record = experiment.run(config(home, tmp_path, *TENSORBOARD))
     events = read_tensorboard(tmp_path)
     final = {f"final/accuracy/r{b}": [(0, s["accuracy"])] for b, s in record["scores"].items()}
-    assert scalars(events) == approximately(expected_curves(record) | final)
+    assert scalars(events) == approximately(expected_curves(tmp_path) | final)
     (text,) = events.Tensors("config/text_summary")[0].tensor_proto.string_val
     assert json.loads(text.decode().strip("`\n").removeprefix("json")) == record["config"]
     plugin = events.SummaryMetadata("_hparams_/session_start_info").plugin_data
     hparams = HParamsPluginData.FromString(plugin.content).session_start_info.hparams
     assert hparams["method.max_rank"].number_value == 3
     assert hparams["method.name"].string_value == "dylora"
-    assert record["scores"] == untracked["scores"]  # it changes nothing
+    assert record["scores"] == record_of(untracked)["scores"]  # it changes nothing
 
 
 def test_a_resumed_run_has_each_point_once_in_tensorboard(home: Path, tmp_path: Path) -> None:
     made = config(home, tmp_path, *TENSORBOARD)
     interrupt_after(9, made)
     assert len(read_tensorboard(tmp_path).Scalars("train/loss")) == 9
-    record = experiment.run(made)
+    experiment.run(made)
     curves = scalars(read_tensorboard(tmp_path))
-    expected = approximately(expected_curves(record))
+    expected = approximately(expected_curves(tmp_path))
     assert {name: curves[name] for name in expected} == expected

@@ -61,13 +61,19 @@ def adapted(dropout: float = 0.1, **options: Any) -> nn.Module:
 
 
 def fit(
-    model: nn.Module, recorder: Recorder, folder: Path, method: Any = None, **options: Any
+    model: nn.Module,
+    recorder: Recorder,
+    folder: Path,
+    method: Any = None,
+    scaler: Any = None,
+    **options: Any,
 ) -> Progress:
     settings: dict[str, Any] = {"epochs": 3, "batch_size": 4, "learning_rate": 1e-2} | options
     plan = TrainConfig(**settings)
     rules = method or MethodConfig(name="dylora", max_rank=4)
     torch.manual_seed(0)
     accelerator = Accelerator(cpu=True)
+    accelerator.scaler = scaler
     return train(model, recorder.objective(), plan, rules, 7, folder, accelerator)
 
 
@@ -212,6 +218,32 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(stop_at: int, tmp_path: P
     assert (progress.best, progress.best_epoch) == (expected.best, expected.best_epoch)
     states = adapter_state(whole), adapter_state(resumed)
     assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
+
+
+def test_a_resumed_run_goes_on_with_the_scale_of_its_loss(tmp_path: Path) -> None:
+    """The scale of fp16 doubles every third step; the count of the steps since is state too."""
+
+    def scaler() -> torch.amp.GradScaler:
+        return torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3)
+
+    whole, stopped, resumed = scaler(), scaler(), scaler()
+    options = {"epochs": 1, "max_grad_norm": 0.0}
+    expected = fit(adapted(), Recorder(), tmp_path / "whole", scaler=whole, **options)
+    with pytest.raises(Interrupted):
+        fit(adapted(), Recorder(stop_at=4), tmp_path / "parts", scaler=stopped, **options)
+    progress = fit(adapted(), Recorder(), tmp_path / "parts", scaler=resumed, **options)
+    assert stopped.get_scale() == 16.0
+    assert resumed.state_dict() == whole.state_dict() != scaler().state_dict()
+    assert progress.steps == expected.steps
+
+
+def test_a_step_that_its_scaler_leaves_out_does_not_lower_the_learning_rate(tmp_path: Path) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=float("inf"))  # every gradient overflows
+    model = adapted()
+    before = {name: tensor.clone() for name, tensor in adapter_state(model).items()}
+    progress = fit(model, Recorder(), tmp_path, scaler=scaler, epochs=1, max_grad_norm=0.0)
+    assert len({point["lr"] for point in progress.steps}) == 1
+    assert all(torch.equal(tensor, before[name]) for name, tensor in adapter_state(model).items())
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:

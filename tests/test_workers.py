@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_run import ROOT, compose_config, make_home, options, record_of
+from small_run import (
+    ROOT,
+    compose_config,
+    epochs_of,
+    make_home,
+    options,
+    record_of,
+    steps_of,
+)
 
 from dylora.training import experiment
 
@@ -54,8 +62,8 @@ def assert_same_run(one: Path, two: Path) -> None:
     first, second = record_of(one), record_of(two)
     assert second["device"]["processes"] == 2
     points = [
-        [(p["step"], p["rank"], pytest.approx(p["loss"], rel=1e-3)) for p in r["history"]["steps"]]
-        for r in (first, second)
+        [(p.step, p.rank, pytest.approx(p.loss, rel=1e-3)) for p in steps_of(results)]
+        for results in (one, two)
     ]
     assert points[0] == points[1]
     assert second["scores"] == first["scores"]
@@ -80,7 +88,7 @@ def test_two_processes_take_the_steps_of_one(home: Path, tmp_path: Path, scope: 
     printed = finish(launch(launcher, *arguments(tmp_path / "two")))
     assert printed.count("record: ") == 1
     assert_same_run(tmp_path / "one", tmp_path / "two")
-    losses = [p["loss"] for p in record_of(tmp_path / "two")["history"]["steps"]]
+    losses = [point.loss for point in steps_of(tmp_path / "two")]
     assert losses[-1] < 0.9 * losses[0]
 
 
@@ -111,9 +119,9 @@ def test_stopped_processes_leave_together_and_go_on_where_they_were(
     state = torch.load(next(tmp_path.glob("records/*/checkpoint/state.pt")), weights_only=True)
     assert len(state["generators"]) == 2 and 0 < state["progress"]["step"] < 720
     # The rest by a single process: a checkpoint of two serves one as well.
-    record = experiment.run(compose_config(*settings))
-    assert record["history"]["steps"][0] == state["progress"]["steps"][0]
-    assert len(record["history"]["epochs"]) == 120
+    experiment.run(compose_config(*settings))
+    assert steps_of(tmp_path)[0]._asdict() == state["progress"]["steps"][0]
+    assert epochs_of(tmp_path)[-1].epoch == 120
 
 
 def wait_for(folder: Path, pattern: str, process: "subprocess.Popen[str]") -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from dylora.errors import UserError
-from dylora.metrics.base import FRACTION, PERCENT, RAW, Compute, Metric
+from dylora.metrics.base import CORRELATION, EDITS, FRACTION, PERCENT, RAW, Compute, Metric
 from dylora.metrics.sums import F1, HITS, MATTHEWS, PEARSON
 
 
@@ -29,15 +29,15 @@ _MCC = "matthews_correlation"
 _ALL = (
     Metric("accuracy", "accuracy", _CLASSES, "accuracy", FRACTION, _glue("accuracy"), HITS),
     Metric("f1", "f1", _CLASSES, "f1", FRACTION, _glue("f1"), F1, two_classes=True),
-    Metric(_MCC, "matthews correlation", _CLASSES, _MCC, FRACTION, _glue(_MCC), MATTHEWS),
-    Metric("pearson", "pearson", _SCORES, "pearsonr", FRACTION, _glue("pearson"), PEARSON),
-    Metric("spearman", "spearman", _SCORES, "spearmanr", FRACTION, _glue("spearman")),
+    Metric(_MCC, "matthews correlation", _CLASSES, _MCC, CORRELATION, _glue(_MCC), MATTHEWS),
+    Metric("pearson", "pearson", _SCORES, "pearsonr", CORRELATION, _glue("pearson"), PEARSON),
+    Metric("spearman", "spearman", _SCORES, "spearmanr", CORRELATION, _glue("spearman")),
     Metric("BLEU", "BLEU", _TEXTS, "bleu", PERCENT),
     Metric("NIST", "NIST", _TEXTS, "nist_mt", RAW),
     Metric("METEOR", "METEOR", _TEXTS, "meteor", PERCENT),
     Metric("ROUGE_L", "ROUGE L", _TEXTS, "rouge", PERCENT),
     Metric("CIDEr", "CIDEr", _TEXTS, "cider", RAW),
-    Metric("TER", "TER", _TEXTS, "ter", PERCENT, lower_is_better=True),
+    Metric("TER", "TER", _TEXTS, "ter", EDITS, lower_is_better=True),
     # Selects the epoch of a generation task; no task.metrics may ask for it.
     Metric("perplexity", "perplexity", (), "perplexity", RAW, lower_is_better=True),
 )

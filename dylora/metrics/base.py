@@ -1,5 +1,6 @@
 """What a metric is: one object, which tables, figures, cards and paired tests read."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,15 +13,19 @@ Compute = Callable[[np.ndarray, np.ndarray], float]  # predictions, labels, both
 
 @dataclass(frozen=True)
 class Unit:
-    """How values are printed: times `scale`."""
+    """How values are printed: times `scale`; and between which values they lie before that."""
 
     scale: float = 1.0
     points: bool = True  # whether 1, as printed, is a point of a hundred
     sign: str = ""  # after the label of an axis
+    lowest: float = 0.0
+    highest: float = math.inf
 
 
-FRACTION = Unit(scale=100.0, sign=" (%)")  # 0.9 is printed as 90.0
-PERCENT = Unit()  # already times 100, as BLEU
+FRACTION = Unit(scale=100.0, sign=" (%)", highest=1.0)  # 0.9 is printed as 90.0
+CORRELATION = Unit(scale=100.0, sign=" (%)", lowest=-1.0, highest=1.0)
+PERCENT = Unit(highest=100.0)  # already times 100, as BLEU
+EDITS = Unit()  # also times 100, but of edits there may be more than words
 RAW = Unit(points=False)
 
 
@@ -45,6 +50,10 @@ class Metric:
     def printed(self, value: float) -> float:
         """A value as tables, figures and cards print it."""
         return self.unit.scale * value
+
+    def clipped(self, printed: float) -> float:
+        """A printed value, or the nearest that the metric can have."""
+        return min(max(printed, self.printed(self.unit.lowest)), self.printed(self.unit.highest))
 
     @property
     def axis(self) -> str:

@@ -2,7 +2,7 @@
 
 mteval-v13a (E2E), multi-bleu.perl -lc (WebNLG challenge) and multi-bleu-detok.perl (GenerationEval)
 share clipping and the closest reference length (the shorter one of two equally close); they differ
-in tokenisation, in case and in what an n-gram order without any match does.
+in tokenization, in case and in what an n-gram order without any match does.
 
 All take references[i], the references of input i, and predictions[i]; an empty string among the
 references is one of length 0, which can be the closest in length.
@@ -44,6 +44,6 @@ def _corpus_bleu(references: References, predictions: Sequence[str], **settings:
         [group[number] if number < len(group) else None for group in references]
         for number in range(max(map(len, references)))
     ]
-    # force: no warning that the text looks tokenised.
+    # force: no warning that the text looks tokenized.
     bleu = BLEU(force=True, **settings)
     return float(bleu.corpus_score(list(predictions), columns).score)

@@ -1,6 +1,6 @@
 """Which scorer, on which words, makes a number of E2E, WebNLG and DART: one protocol per table.
 
-`challenge` is the organisers' scoring: for E2E tuetschek/e2e-metrics (-p), for WebNLG 2017 and DART
+`challenge` is the organizers' scoring: for E2E tuetschek/e2e-metrics (-p), for WebNLG 2017 and DART
 multi-bleu.perl -lc, METEOR 1.5 and tercom 0.7.25 on text as given and at most three references.
 `generation_eval` is the scoring of WebNLG and DART in the tables of LoRA and DyLoRA: text
 lower-cased and split at every non-word character, at most six references, then eval.py of

@@ -1,6 +1,6 @@
 """ROUGE-L and CIDEr of the COCO caption scripts, as tuetschek/e2e-metrics calls them.
 
-Both take PTB-tokenised text (`dylora.metrics.java.ptb_tokenize`): references[i] are those of input
+Both take PTB-tokenized text (`dylora.metrics.java.ptb_tokenize`): references[i] are those of input
 i, predictions[i] is its output. An empty output scores 0 in both.
 """
 

@@ -229,7 +229,7 @@ def tercom_edits(hypothesis: Words, reference: Words) -> int:
 def tercom(references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]) -> float:
     """Corpus TER in percent: sum of the lowest edits per input over the sum of mean lengths.
 
-    `references[i]` are the tokenised references of input i; there must be one at least.
+    `references[i]` are the tokenized references of input i; there must be one at least.
     """
     edits = sum(
         min(tercom_edits(hypothesis, reference) for reference in group)

@@ -166,14 +166,14 @@ class Batches:
 
 
 def language_loss(model: PreTrainedModel, inputs: Tensor, labels: Tensor) -> tuple[Tensor, int]:
-    """Mean cross-entropy over the labelled tokens, in nats, and their number.
+    """Mean cross-entropy over the labeled tokens, in nats, and their number.
 
-    The output layer, most of a small model's work, runs at labelled positions only.
+    The output layer, most of a small model's work, runs at labeled positions only.
     """
-    labelled = labels != MASKED_LABEL
-    hidden = model.base_model(inputs).last_hidden_state[labelled]
+    labeled = labels != MASKED_LABEL
+    hidden = model.base_model(inputs).last_hidden_state[labeled]
     logits = model.lm_head(hidden)
-    return F.cross_entropy(logits.float(), labels[labelled]), int(labelled.sum())
+    return F.cross_entropy(logits.float(), labels[labeled]), int(labeled.sum())
 
 
 @torch.inference_mode()
@@ -185,8 +185,8 @@ def validation_loss(model: PreTrainedModel, batches: Batches) -> float:
     for step in range(1, math.ceil(config.eval_blocks / config.batch_size) + 1):
         inputs, labels = batches(-step, config.batch_size)
         with autocast(config, device):
-            loss, labelled = language_loss(model, inputs.to(device), labels.to(device))
-        total, count = total + loss.item() * labelled, count + labelled
+            loss, labeled = language_loss(model, inputs.to(device), labels.to(device))
+        total, count = total + loss.item() * labeled, count + labeled
     model.train()
     return total / count
 

@@ -56,7 +56,7 @@ def pretrain(
     if held_out:
         key = digest(read_pieces(held_out), key)
 
-    def tokenise(folder: Path) -> None:
+    def tokenize(folder: Path) -> None:
         tokenizer = train_tokenizer(
             read_pieces(files), config.objective, config.vocab, config.context
         )
@@ -66,7 +66,7 @@ def pretrain(
                 for tokens in encode(read_pieces(paths), tokenizer):
                     file.write(tokens.tobytes())
 
-    folder = make_folder(cache / f"tokens-{key[:12]}", tokenise)
+    folder = make_folder(cache / f"tokens-{key[:12]}", tokenize)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, model_max_length=config.context)
     train_tokens: Tokens = np.memmap(folder / "train.bin", np.uint16, "r")
     if held_out:

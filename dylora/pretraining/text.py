@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from dylora.errors import UserError
 
 SEPARATOR = "<|endoftext|>"  # a line of its own between two documents of a file
-PIECE = 1 << 16  # characters that are tokenised at a time
+PIECE = 1 << 16  # characters that are tokenized at a time
 Tokens = np.ndarray  # (length,) uint16, documents joined by the end token
 
 

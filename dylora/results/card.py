@@ -39,7 +39,7 @@ def model_card(
         _scores(run, rank),
         _loading(run, backbone, address, merged),
         _training(run, rank, backbone),
-        _licence(license),
+        _license(license),
         _citation(run),
     ]
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
@@ -242,9 +242,9 @@ def _commit(run: Run) -> str:
     return f"{git.get('commit', 'unknown')}{changed}"
 
 
-def _licence(license: str | None) -> str:
+def _license(license: str | None) -> str:
     stated = f"This folder: {license}." if license else "The author of this folder stated none."
-    return f"## Licence\n\n{stated} The base model and the data have licences of their own."
+    return f"## License\n\n{stated} The base model and the data have licenses of their own."
 
 
 def _citation(run: Run) -> str:

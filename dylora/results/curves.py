@@ -11,18 +11,35 @@ from scipy.special import stdtrit
 
 from dylora.methods import METHODS, Method
 from dylora.metrics import metric_named
+from dylora.results.predictions import majority
 from dylora.results.runs import Run
 from dylora.results.stats import Summary, summarize
+from dylora.suite.config import Truncation
 
 T = TypeVar("T")
-SCORED = "evaluate.ranks"  # changes no score, only which there are
+SCORED = ("evaluate.ranks", "evaluate.truncations")  # change no score, only which there are
 # What may differ between runs of LoRA trained at each rank.
-OF_RANK = ("method.max_rank", "train.eval_ranks", SCORED)
+OF_RANK = ("method.max_rank", "train.eval_ranks", *SCORED)
 MIN_SEEDS = 3  # for a band: with two, the t distribution's is nine standard deviations wide
+# The ways to use a LoRA at a lower rank that are drawn; None is the plain cut.
+CUTS = {
+    None: "truncated",
+    Truncation.svd: "sorted by SVD",
+    Truncation.svd_input: "sorted by its outputs",
+    Truncation.svd_kfac: "sorted by its loss",
+}
+LOOKS = (  # of these names in every panel; others take what is left
+    "DyLoRA",
+    "LoRA truncated",
+    "Full fine-tuning",
+    "Head only",
+    "LoRA trained at each rank",
+    "LoRA sorted by SVD",
+)
 
 
-def _curve_name(method: Method) -> str:
-    return f"{method.label} truncated" if method.truncates else method.label
+def _curve_name(method: Method, cut: Truncation | None) -> str:
+    return f"{method.label} {CUTS[cut]}" if method.truncates else method.label
 
 
 def _each_rank_name(method: Method) -> str:
@@ -38,8 +55,9 @@ class Series:
 
     name: str
     runs: dict[int, list[Run]]
-    look: int = 0  # number of its colour and line style, the same for a method in every panel
+    look: int = 0  # number of its color and line style, the same for a method in every panel
     each_rank: bool = False  # each rank from runs that were trained at it
+    cut: Truncation | None = None  # how a LoRA was brought to its lower ranks
 
     @property
     def method(self) -> Method:
@@ -58,7 +76,7 @@ class Series:
         """Statistics over the seeds at each rank where the metric has a value, in table units."""
         found, printed = {}, metric_named(metric).printed
         for rank, runs in self.runs.items():
-            values = [run.scores[rank].get(metric) for run in runs]
+            values = [run.truncated(self.cut)[rank].get(metric) for run in runs]
             numbers = [printed(value) for value in values if value is not None]
             if numbers:
                 found[rank] = summarize(numbers)
@@ -74,6 +92,7 @@ class Panel:
     limits: dict[str, int]  # not empty: trials, not on all of the data
     metrics: list[str]
     series: list[Series]
+    majority: dict[str, float]  # metric -> the score of always naming the most frequent class
 
     @property
     def title(self) -> str:
@@ -82,29 +101,32 @@ class Panel:
         return f"{self.task}, {self.model}{trial}"
 
 
-def band(summary: Summary) -> tuple[float, float] | None:
-    """95% confidence interval of the mean over seeds (Student's t); None for fewer than three."""
+def band(summary: Summary, metric: str | None = None) -> tuple[float, float] | None:
+    """95% confidence interval of the mean over seeds (Student's t); None for fewer than three.
+
+    With a metric's name no further than its values can be.
+    """
     if summary.std is None or summary.n < MIN_SEEDS:
         return None
     half = stdtrit(summary.n - 1, 0.975) * summary.std / math.sqrt(summary.n)
-    return summary.mean - half, summary.mean + half
+    low, high = summary.mean - half, summary.mean + half
+    if metric is None:
+        return low, high
+    return metric_named(metric).clipped(low), metric_named(metric).clipped(high)
 
 
 def panels(runs: Iterable[Run]) -> list[Panel]:
     """The finished runs by task, model and limits, sorted; full runs before trials."""
     done = sorted((run for run in runs if run.done), key=lambda run: run.seed)
     places = _groups(done, lambda run: (bool(run.limits), run.task, run.model, _text(run.limits)))
-    return [
-        Panel(
-            task=same[0].task,
-            model=same[0].model,
-            limits=same[0].limits,
-            metrics=_metrics(same),
-            series=_series(same),
-        )
-        for _, same in sorted(places.items())
-        if _metrics(same)
-    ]
+    return [_panel(same) for _, same in sorted(places.items()) if _metrics(same)]
+
+
+def _panel(runs: Sequence[Run]) -> Panel:
+    first, metrics = runs[0], _metrics(runs)
+    known = {metric: majority(runs, metric) for metric in metrics}
+    constant = {metric: value for metric, value in known.items() if value is not None}
+    return Panel(first.task, first.model, first.limits, metrics, _series(runs), constant)
 
 
 def seeds(counts: Iterable[int]) -> str:
@@ -134,32 +156,39 @@ def _metrics(runs: Sequence[Run]) -> list[str]:
 
 
 def _series(runs: Sequence[Run]) -> list[Series]:
-    """A series per method and settings; two of one method are told apart by what differs."""
-    conditions = _groups(runs, lambda run: _text(_settings(run, (SCORED,))))
+    """A series per method, settings and cut; two of one method are told apart by what differs."""
+    conditions = _groups(runs, lambda run: _text(_settings(run, SCORED)))
     shown = [same for same in conditions.values() if _is_curve(same[0], runs)]
     shown.sort(key=lambda same: (list(METHODS).index(same[0].method), same[0].max_rank))
-    names = _names([same[0] for same in shown], _curve_name, (SCORED,))
-    made = [
-        Series(name, {rank: [run for run in same if rank in run.scores] for rank in _ranks(same)})
-        for name, same in zip(names, shown, strict=True)
-    ]
+    made = [series for cut in CUTS for series in _cut(shown, cut)]
     made += _trained_at_each_rank(runs)
     looks = _looks([series.name for series in made])
     return [replace(series, look=look) for series, look in zip(made, looks, strict=True)]
 
 
+def _cut(conditions: Sequence[Sequence[Run]], cut: Truncation | None) -> list[Series]:
+    """A series of each condition whose runs were scored with this cut."""
+    found = []
+    for same in conditions:
+        ranks = sorted({rank for run in same for rank in run.truncated(cut)})
+        by_rank = {rank: [run for run in same if rank in run.truncated(cut)] for rank in ranks}
+        if by_rank:
+            found.append(by_rank)
+    firsts = [next(iter(by_rank.values()))[0] for by_rank in found]
+    names = _names(firsts, lambda method: _curve_name(method, cut), SCORED)
+    return [Series(name, by_rank, cut=cut) for name, by_rank in zip(names, found, strict=True)]
+
+
 def _looks(names: Sequence[str]) -> list[int]:
     """The usual look of a method for the first series of it, what is left for the others."""
-    truncating = [method for method in METHODS.values() if method.truncates]
-    order = [*map(_curve_name, METHODS.values()), *map(_each_rank_name, truncating)]
-    usual = {name: order.index(name.partition(",")[0]) for name in names}
     taken: set[int] = set()
     looks = []
     for name in names:
-        free = (look for look in count(len(order)) if look not in taken)
-        look = usual[name] if usual[name] not in taken else next(free)
-        taken.add(look)
-        looks.append(look)
+        known = [LOOKS.index(usual) for usual in LOOKS if name.partition(",")[0] == usual]
+        free = (look for look in count(len(LOOKS)) if look not in taken)
+        look = next((look for look in known if look not in taken), None)
+        looks.append(next(free) if look is None else look)
+        taken.add(looks[-1])
     return looks
 
 
@@ -212,10 +241,6 @@ def _word(option: str, value: Any) -> str:
 
 def _settings(run: Run, leave_out: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in run.settings.items() if name not in leave_out}
-
-
-def _ranks(runs: Sequence[Run]) -> list[int]:
-    return sorted({rank for run in runs for rank in run.scores})
 
 
 def _groups(runs: Iterable[Run], key: Callable[[Run], T]) -> dict[T, list[Run]]:

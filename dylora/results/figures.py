@@ -1,7 +1,7 @@
 """Figures from records: scores, times and spectra against the rank. Neither torch nor training.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; every series has a line
-style and a marker of its own too, for print without colours.
+Colors are Okabe and Ito's, which color-blind readers can tell apart; every series has a line
+style and a marker of its own too, for print without colors.
 """
 
 import re
@@ -72,7 +72,7 @@ def write_figures(runs: Iterable[Run], folder: Path) -> tuple[list[Path], list[P
 
 
 def style(number: int) -> dict[str, Any]:
-    """Colour, line style and marker of a series; repeats after seven, with another marker."""
+    """Color, line style and marker of a series; repeats after seven, with another marker."""
     turn = number // len(COLORS)
     return {
         "color": COLORS[number % len(COLORS)],
@@ -107,7 +107,7 @@ def _draw_scores(ax: "Axes", series: Series, metric: str) -> None:
     marked = [i for i, rank in enumerate(ranks) if len(ranks) <= WIDE or rank.bit_count() == 1]
     means = [summaries[rank].mean for rank in ranks]
     ax.plot(ranks, means, label=label, markevery=marked, **look)
-    bands = {rank: b for rank in ranks if (b := band(summaries[rank])) is not None}
+    bands = {rank: b for rank in ranks if (b := band(summaries[rank], metric)) is not None}
     if bands:
         low, high = zip(*bands.values(), strict=True)
         ax.fill_between(list(bands), low, high, color=look["color"], alpha=0.15, linewidth=0)
@@ -157,7 +157,7 @@ def spectra_figure(panel: Panel, problems: list[Problem]) -> "Figure | None":
     """
     found = {}
     for series in panel.series:
-        if series.flat or series.each_rank:
+        if series.flat or series.each_rank or series.cut:
             continue
         values = [v for run in series.all_runs if (v := _spectra_if_readable(run, problems))]
         if values:
@@ -211,7 +211,7 @@ def singular_values(run: Run) -> dict[int, np.ndarray]:
 
 
 def _product_spectrum(B: np.ndarray, A: np.ndarray) -> np.ndarray:
-    """The b singular values of B A, from the small matrix between two QR factorisations."""
+    """The b singular values of B A, from the small matrix between two QR factorizations."""
     left, right = np.linalg.qr(B).R, np.linalg.qr(A.T).R
     values = np.linalg.svd(left @ right.T, full_matrices=False, compute_uv=False)
     return np.pad(values, (0, len(A) - len(values)))  # a rank above the layer's width adds zeros
@@ -256,7 +256,7 @@ def _legend(figure: "Figure", axes: "Sequence[Axes]", note: str) -> None:
 
 
 def _shade(part: float) -> Any:
-    """A colour of cividis, dark to light, that is still seen on white."""
+    """A color of cividis, dark to light, that is still seen on white."""
     import matplotlib as mpl
 
     return mpl.colormaps["cividis"](0.85 * part)

@@ -43,6 +43,7 @@ class ScoreLayout:
     arms: list[Arm] = field(default_factory=list)
     parameters: bool = False  # a first column with what is trained or stored, head included
     seconds: bool = False  # a first column with the time of training
+    bar: str | None = None  # the arm that the others are measured against, in a table of its own
     average: bool = False  # a last column with the mean of the others
     best: bool = False  # rows with each arm's best value over ranks and seeds
     ranks_as_columns: bool = False
@@ -243,6 +244,8 @@ def _check(layout: Layout) -> None:
     unknown = [name for arm in arms_of(layout) for name in arm.against if name not in names]
     if unknown:
         raise UserError(f"against: there is no arm {unknown[0]!r}; write one of {names}")
+    if isinstance(layout, ScoreLayout) and layout.bar not in (None, *names):
+        raise UserError(f"bar: there is no arm {layout.bar!r}; write one of {names}")
 
 
 def _is_option(name: str) -> bool:

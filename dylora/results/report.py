@@ -120,7 +120,7 @@ def _series_data(series: Series, metrics: Sequence[str]) -> dict[str, Any]:
     counts = {len(same) for same in series.runs.values()}
     for metric in metrics:
         for rank, summary in series.summary(metric).items():
-            low, high = band(summary) or (None, None)
+            low, high = band(summary, metric) or (None, None)
             point = {"rank": rank, "mean": summary.mean, "low": low, "high": high, "n": summary.n}
             points.setdefault(metric, []).append(point)
     return {

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import isfinite, nan
 from typing import Any
 
 from dylora.metrics import metric_named
@@ -135,23 +134,21 @@ def _score(value: float | None, metric: Metric) -> str:
 
 def _charts(run: Run) -> list[Plot]:
     """The loss of the steps and, with two epochs or more, the score after each epoch."""
-    history = run.history()
-    steps = [(s["step"], s["loss"]) for s in history.get("steps", []) if isfinite(s["loss"])]
+    steps = [(float(row.step), row.loss) for row in run.steps()]
     charts = []
     if len(steps) > 1:
         size = -(-len(steps) // POINTS)
         note = "" if size == 1 else f"means of {size} steps"
         charts.append(_plot("Training loss", note, "step", [_averaged(steps, size)]))
-    epochs = history.get("epochs", [])
     metric = run.option("task.select_metric")
-    by_rank: dict[str, list[tuple[float, float]]] = {}
-    for epoch in epochs:
-        for rank, scores in epoch["scores"].items():
-            if isfinite(scores.get(metric, nan)):
-                by_rank.setdefault(rank, []).append((epoch["epoch"], scores[metric]))
-    if by_rank and len(epochs) > 1:
+    rows = run.epochs()
+    by_rank: dict[int, list[tuple[float, float]]] = {}
+    for row in rows:
+        if row.metric == metric and row.value is not None:
+            by_rank.setdefault(row.rank, []).append((row.epoch, row.value))
+    if by_rank and rows[-1].epoch > 1:
         drawn = zip(by_rank, ("solid", "dashed", "dash-dotted", "dotted"), strict=False)
-        note = "" if list(by_rank) == ["0"] else ", ".join(f"rank {r} {dash}" for r, dash in drawn)
+        note = "" if list(by_rank) == [0] else ", ".join(f"rank {r} {dash}" for r, dash in drawn)
         charts.append(_plot(f"Validation {metric}", note, "epoch", list(by_rank.values())))
     return charts
 

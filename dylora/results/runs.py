@@ -11,19 +11,11 @@ from typing import Any
 from dylora.errors import UserError
 from dylora.methods import METHODS
 from dylora.suite.config import Config
-from dylora.suite.records import SCHEMA, Record, read_record
+from dylora.suite.history import EpochScore, Step, read_epochs, read_steps
+from dylora.suite.records import Record, read_record
 
 SCHEMA_DEFAULTS: dict[str, Any] = asdict(Config())
 LIMITS = ("train.max_steps", "task.max_train_rows", "task.max_eval_rows", "task.holdout")
-_LIMITED = {name.partition(".")[2] for name in LIMITS}
-PARTS: dict[str, type] = {
-    **dict.fromkeys(("signature", "task", "model", "method"), str),
-    "seed": int,
-    "config": dict,
-    "scores": dict,
-}
-FINISHED_PARTS: dict[str, type] = {"parameters": dict, "times": dict}
-OPTIONAL_PARTS = ("device", "metrics", "truncations")
 Scores = dict[int, dict[str, float | None]]  # rank -> metric -> value; rank 0: no adapter
 
 
@@ -40,7 +32,7 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run, finished or not; `record` is its record.json without the history."""
+    """One run, finished or not; `record` is its record.json."""
 
     folder: Path
     record: Record
@@ -117,10 +109,13 @@ class Run:
         values = {name: self.option(name) for name in LIMITS}
         return {name: value for name, value in values.items() if value is not None}
 
-    def history(self) -> Record:
-        """Losses per step and scores per epoch, read from the file again as they are long."""
-        record = read_record(self.folder)
-        return {} if record is None else record.get("history", {})
+    def steps(self) -> list[Step]:
+        """Loss and rank of the training steps, read from their file as they are many."""
+        return read_steps(self.folder)
+
+    def epochs(self) -> list[EpochScore]:
+        """The scores after each epoch, read from their file."""
+        return read_epochs(self.folder)
 
     def output(self, split: str, rank: int) -> list[str] | None:
         """What the run predicted at a rank, a line per example; None if it was not kept."""
@@ -159,90 +154,11 @@ def load_records(folder: Path) -> tuple[list[Run], list[Problem]]:
 
 def load_run(folder: Path) -> Run:
     """The run of a folder. Raises UserError saying what is wrong with its record and what to do."""
-    path = folder / "record.json"
-    try:
-        record = json.loads(_without_history(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: is not there; delete this folder and run again") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); delete it to run again") from error
-    fault = _fault(record)
-    if fault:
-        raise UserError(f"{path}: {fault}")
+    record = read_record(folder)
+    if record is None:
+        path = folder / "record.json"
+        raise UserError(f"{path}: is not there; delete this folder and run again")
     return Run(folder, record)
-
-
-def _without_history(text: str) -> str:
-    """The text of a record with an empty history: thousands of steps, six times the rest's work.
-
-    Cut by the indentation that `write_record` gives to a record; a text without it stays whole. No
-    string of JSON can hold these marks, as it has no line breaks.
-    """
-    begin = text.find('\n "history": {')
-    end = text.find("\n }", begin)
-    return text if begin < 0 or end < 0 else f'{text[:begin]}\n "history": {{{text[end:]}'
-
-
-def _fault(record: Any) -> str:
-    """Why a record cannot be used and what to do about it; empty if it can."""
-    if not isinstance(record, dict) or "status" not in record:
-        return "is no run record; delete it to run again"
-    again = f"run again with force=true: {record.get('command', 'the same command')}"
-    schema = record.get("schema")
-    if schema != SCHEMA:
-        if isinstance(schema, int) and schema > SCHEMA:
-            return f"has schema {schema}, newer than this version's {SCHEMA}; update dylora"
-        return f"has the older schema {schema}, this version reads {SCHEMA}; {again}"
-    needed = PARTS | (FINISHED_PARTS if record["status"] == "done" else {})
-    wrong = [part for part, kind in needed.items() if not isinstance(record.get(part), kind)]
-    wrong += [part for part in OPTIONAL_PARTS if not isinstance(record.get(part, {}), dict)]
-    if wrong:
-        return f"is incomplete, without a usable {' or '.join(wrong)}; {again}"
-    if record["method"] not in METHODS:
-        return f"has method={record['method']}, which dylora.methods does not know; add it there"
-    if not _is_config(record["config"], SCHEMA_DEFAULTS):
-        return f"has no configuration of the usual form; {again}"
-    if not all(map(_are_scores, [record["scores"], *record.get("truncations", {}).values()])):
-        return f"has no scores of the usual form; {again}"
-    if record["status"] == "done":
-        if not record["scores"]:
-            return f"says that it is done but has no scores; {again}"
-        if not all(_is_number(record["times"].get(stage)) for stage in ("train", "evaluate")):
-            return f"has no times of the usual form; {again}"
-    return ""
-
-
-def _is_config(values: dict[str, Any], defaults: dict[str, Any]) -> bool:
-    """Whether groups are groups and lists are lists, where the record has them at all."""
-    for key, default in defaults.items():
-        value = values.get(key, default)
-        if isinstance(value, dict) != isinstance(default, dict):
-            return False
-        if isinstance(default, dict) and not _is_config(value, default):
-            return False
-        if isinstance(default, list) and not _are_names(value):
-            return False
-        if key in _LIMITED and not (value is None or isinstance(value, int)):
-            return False
-    return True
-
-
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
-
-
-def _are_scores(scores: dict[str, Any]) -> bool:
-    """Whether this is {"1": {"accuracy": 0.9}, ...}."""
-    return all(
-        rank.isdecimal()
-        and isinstance(values, dict)
-        and all(value is None or _is_number(value) for value in values.values())
-        for rank, values in scores.items()
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
 
 
 def _agreed(same: list[Run]) -> Run | None:

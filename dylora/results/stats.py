@@ -83,7 +83,7 @@ class Comparison:
     low: float  # 95% percentile interval of the paired bootstrap
     high: float
     bootstrap_p: float  # two-sided
-    randomisation_p: float  # two-sided
+    randomization_p: float  # two-sided
     mcnemar_p: float | None  # exact; for shares of right answers only
     examples: int
     seeds: int
@@ -91,13 +91,13 @@ class Comparison:
     @property
     def significant(self) -> bool:
         """Both resampling tests at the 5% level, not corrected for the number of comparisons."""
-        return max(self.bootstrap_p, self.randomisation_p) < 0.05
+        return max(self.bootstrap_p, self.randomization_p) < 0.05
 
 
 def compare(
     metric: str, labels: np.ndarray, ours: np.ndarray, theirs: np.ndarray, seed: int = 0
 ) -> Comparison:
-    """Paired bootstrap and approximate randomisation of a metric over the examples.
+    """Paired bootstrap and approximate randomization of a metric over the examples.
 
     `labels` (examples,), `ours` and `theirs` (seeds, examples): class ids, or scores for pearson.
     The statistic is the metric's difference averaged over the seeds; an example is resampled, or
@@ -128,16 +128,16 @@ def compare(
     )
     total_a, total_b = np.tensordot(counts, a, 1), np.tensordot(counts, b, 1)
     observed = float((score(total_a) - score(total_b)).mean())
-    bootstrap, randomised = _resample(a, b, counts, score, np.random.default_rng(seed))
+    bootstrap, randomized = _resample(a, b, counts, score, np.random.default_rng(seed))
     tail = min((bootstrap <= ROUNDING).sum(), (bootstrap >= -ROUNDING).sum())
-    extreme = (np.abs(randomised) >= abs(observed) - ROUNDING).sum()
+    extreme = (np.abs(randomized) >= abs(observed) - ROUNDING).sum()
     low, high = np.percentile(bootstrap, [2.5, 97.5])
     return Comparison(
         difference=observed,
         low=float(low),
         high=float(high),
         bootstrap_p=float(min(1.0, 2 * (tail + 1) / (RESAMPLES + 1))),
-        randomisation_p=float((extreme + 1) / (RESAMPLES + 1)),
+        randomization_p=float((extreme + 1) / (RESAMPLES + 1)),
         mcnemar_p=mcnemar_p,
         examples=int(counts.sum()),
         seeds=seeds,

@@ -34,7 +34,7 @@ def plain_errors(*more: type[BaseException]) -> Iterator[None]:
 
 
 def explain(error: BaseException) -> str:
-    """What was wrong, and for a misspelt option the names that would be right."""
+    """What was wrong, and for a misspelled option the names that would be right."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OmegaConfBaseException) and is_dataclass(cause.object_type):

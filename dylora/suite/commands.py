@@ -5,10 +5,10 @@ import runpy
 import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 
 from dylora.errors import UserError
-from dylora.suite.cli import plain_errors
 
 PROJECT = Path(__file__).parents[2]
 
@@ -28,6 +28,7 @@ COMMANDS = {
     "tables": Command("scripts/make_tables.py", "the paper's tables from the records"),
     "figures": Command("scripts/make_figures.py", "score, time and singular values by rank"),
     "report": Command("scripts/make_report.py", "one HTML page of all results"),
+    "report-md": Command("scripts/make_summary.py", "results/REPORT.md, like a short paper"),
     "choose-rank": Command("scripts/choose_rank.py", "the smallest rank that is good enough"),
     "export": Command("scripts/export_adapter.py", "an adapter for PEFT, transformers, the hub"),
     "sort": Command("scripts/sort_by_svd.py", "order a trained LoRA by rank, without training"),
@@ -46,6 +47,10 @@ COMPLETION = 'completion of `dylora run` in bash: eval "$(dylora completion)"'
 
 def main() -> None:
     """Run the command that the command line names, with the rest of it."""
+    if find_spec("omegaconf") is None:  # only the library is installed
+        sys.exit("error: the commands need more packages: type pip install 'dylora[suite]'")
+    from dylora.suite.cli import plain_errors
+
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help", "help"):
         listing = "\n".join(f"  {n:<13} {c.about}" for n, c in COMMANDS.items())

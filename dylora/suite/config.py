@@ -209,7 +209,7 @@ class TrackerConfig:
     project: str = "dylora"
     group: str | None = None  # null: task-model
     mode: TrackerMode | None = None  # null: online with a login, offline without
-    artifacts: bool = False  # also keep adapter, record and predictions there
+    artifacts: bool = False  # also keep adapter, record, history and predictions there
 
 
 @dataclass

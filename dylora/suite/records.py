@@ -1,6 +1,8 @@
 """Run records: one folder per run, named by what matters of its configuration. No torch here.
 
 results/records/<signature>/record.json          what was run, where, and what came out
+results/records/<signature>/history.csv          loss and rank of the training steps
+results/records/<signature>/epochs.csv           scores after each epoch
 results/records/<signature>/outputs/*.txt        one prediction per line, per split and rank
 results/records/<signature>/adapter.safetensors  the trained tensors (not in git)
 results/records/<signature>/checkpoint/          only while the run is unfinished (not in git)
@@ -19,9 +21,11 @@ from dylora.errors import UserError
 from dylora.files import write_text
 from dylora.methods import METHODS
 from dylora.suite.config import Config
+from dylora.suite.record_schema import fault
 
 ABSENT = "not computed: "  # what a record says in place of a metric's signature, with the reason
-SCHEMA = 1  # of record.json; raised when its shape or the meaning of an option changes
+MEANING = 1  # of the options; raised, as is SCHEMA, when one comes to mean something else
+WIDTH = 100  # of a line of record.json
 # Options that say where and how to work, not what to compute.
 NEUTRAL = (
     "paths",
@@ -43,7 +47,7 @@ Record = dict[str, Any]
 def signature(config: Config) -> str:
     """Name of the run: task, model, method, rank, seed, and a hash of all that differs from the
     schema's defaults, so that a new option does not orphan older records."""
-    matters = {"schema": SCHEMA, **_differences(asdict(config), asdict(Config()), prefix="")}
+    matters = {"schema": MEANING, **_differences(asdict(config), asdict(Config()), prefix="")}
     text = json.dumps(matters, sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:10]
     method = config.method
@@ -83,22 +87,47 @@ def run_folder(config: Config) -> Path:
 
 
 def write_record(folder: Path, record: Record) -> Path:
-    """Write `record.json` whole or not at all; returns its path."""
-    return write_text(folder / "record.json", json.dumps(record, indent=1) + "\n")
+    """Write `record.json` whole or not at all; returns its path.
+
+    ValueError for a number that JSON does not have, such as NaN.
+    """
+    return write_text(folder / "record.json", _layout(record) + "\n")
+
+
+def _layout(value: Any, depth: int = 0, label: str = "") -> str:
+    """JSON in which whatever fits is on one line, behind its `label`."""
+    line = label + json.dumps(value, allow_nan=False)
+    if not isinstance(value, dict | list) or not value or (depth and depth + len(line) < WIDTH):
+        return line
+    if isinstance(value, dict):
+        parts = [_layout(item, depth + 1, f"{json.dumps(key)}: ") for key, item in value.items()]
+    else:
+        parts = [_layout(item, depth + 1) for item in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    space = "\n" + " " * depth
+    return f"{label}{opening}{space} {f',{space} '.join(parts)}{space}{closing}"
 
 
 def read_record(folder: Path) -> Record | None:
-    """The record of a run folder, None if it has none; UserError if it cannot be read."""
+    """The record of a run folder, None if it has none.
+
+    Raises UserError saying which field of the record is wrong and what to do.
+    """
     path = folder / "record.json"
-    if not path.exists():
-        return None
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); delete it to run again") from error
-    if not isinstance(record, dict) or "status" not in record:
-        raise UserError(f"{path} is no run record; delete it to run again")
+        raise UserError(f"{path}: cannot be read ({error}); delete it to run again") from error
+    problem = fault(record)
+    if problem:
+        raise UserError(f"{path}: {problem}")
     return record
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 def provenance(project: Path) -> Record:

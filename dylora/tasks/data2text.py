@@ -1,12 +1,12 @@
 """E2E, DART and WebNLG 2017: from the published files to inputs and references.
 
-Inputs are linearised, and references chosen and grouped, as in LoRA's recipe (arXiv 2106.09685,
+Inputs are linearized, and references chosen and grouped, as in LoRA's recipe (arXiv 2106.09685,
 microsoft/LoRA examples/NLG), on which the tables of DyLoRA stand:
 
 - E2E: `name : X | Type : Y`;
 - WebNLG and DART: `subject : property : object | subject : ...`, DART's property in lower case;
 - of WebNLG's texts only those that their annotators marked "good";
-- outside training, inputs that read the same after linearisation are one input with all of their
+- outside training, inputs that read the same after linearization are one input with all of their
   references. E2E has 630 such inputs in its test set, WebNLG 1862. DART's 5097 test entries give
   4159: many differ in nothing but the text, so that counting entries would count inputs twice.
 """
@@ -47,7 +47,7 @@ def load_dart(task: TaskConfig, data: Path) -> Splits:
 
     def read(path: Path) -> list[Pair]:
         return [
-            (_linearise(entry, lower_property=True), reference.text)
+            (_linearize(entry, lower_property=True), reference.text)
             for entry in read_entries(path)
             for reference in entry.references
         ]
@@ -67,9 +67,9 @@ def load_webnlg(task: TaskConfig, data: Path) -> Splits:
         entries = read_entries(path)
         for entry in entries:
             seen = entry.category in SEEN_CATEGORIES
-            part[_linearise(entry)] = "seen" if seen else "unseen"
+            part[_linearize(entry)] = "seen" if seen else "unseen"
         return [
-            (_linearise(entry), reference.text)
+            (_linearize(entry), reference.text)
             for entry in entries
             for reference in entry.references
             if reference.comment == "good"
@@ -82,7 +82,7 @@ def load_webnlg(task: TaskConfig, data: Path) -> Splits:
     return splits
 
 
-def _linearise(entry: Entry, lower_property: bool = False) -> str:
+def _linearize(entry: Entry, lower_property: bool = False) -> str:
     return " | ".join(
         f"{subject} : {relation.lower() if lower_property else relation} : {value}"
         for subject, relation, value in entry.triples

@@ -27,7 +27,7 @@ ATTRIBUTE = re.compile(r"([^\[\],]+)\[([^\]]*)\]")
 
 @dataclass(frozen=True)
 class Pair:
-    """One line of an E2E file: a linearised input and one text for it."""
+    """One line of an E2E file: a linearized input and one text for it."""
 
     source: str
     reference: str
@@ -87,7 +87,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[Pair]:
         row = dict(zip(header, cells, strict=True))
         if not row["ref"].strip():
             raise UserError(f"{place}: the text is empty; remove the row")
-        yield Pair(_linearise_attributes(row["mr"], place), one_line(row["ref"]))
+        yield Pair(_linearize_attributes(row["mr"], place), one_line(row["ref"]))
 
 
 def _valid(path: Path, reader: Any) -> Iterator[list[str]]:
@@ -100,7 +100,7 @@ def _valid(path: Path, reader: Any) -> Iterator[list[str]]:
         raise UserError(f"{path}, row from line {begin}: not valid CSV ({error})") from None
 
 
-def _linearise_attributes(meaning: str, place: str) -> str:
+def _linearize_attributes(meaning: str, place: str) -> str:
     """`name[X], eatType[Y]` as LoRA's files write it, `name : X | Type : Y`."""
     parts = []
     position = 0
@@ -213,7 +213,7 @@ def _webnlg_entry(item: dict[str, Any], place: str) -> Entry:
         ],
         [
             Reference(one_line(_text(x["lex"])), _text(x["comment"]))
-            for x in entry["lexicalisations"]
+            for x in entry["lexicalizations"]
         ],
         _text(entry["category"]),
         place,

@@ -1,4 +1,4 @@
-"""Labelled text in a table file: CSV, TSV, JSON or JSON Lines, described by the task's YAML alone.
+"""Labeled text in a table file: CSV, TSV, JSON or JSON Lines, described by the task's YAML alone.
 
 Texts are kept exactly as they stand in the file, spaces included; an empty text is allowed. A label
 is never guessed: it must be one of `task.labels`.

@@ -3,7 +3,7 @@
 A small village and its inns: facts such as (big fox, chased, tired baker, by the river) are put
 into English in several ways, with synonyms. From the same world come
 
-- `corpus`: unlabelled text to pretrain the tiny models on;
+- `corpus`: unlabeled text to pretrain the tiny models on;
 - `toy_pair`: does a sentence entail a claim about its fact? (RTE's TSV format, classification);
 - `toy_similarity`: how much of two claims does it support? (STS-B's TSV format, regression 0..5);
 - `toy_e2e`: describe an inn from its attributes (E2E's CSV format, generation).
@@ -167,7 +167,7 @@ def describe(draw: Draw, inn: Inn) -> str:
 
 
 def corpus(topic: str, seed: int, documents: int) -> Iterator[str]:
-    """Unlabelled text about the `village` or its `inns`, one short document at a time.
+    """Unlabeled text about the `village` or its `inns`, one short document at a time.
 
     Every document says the same thing in two ways: a model of this size then learns within a
     minute to look words up elsewhere in its context.

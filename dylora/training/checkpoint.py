@@ -12,9 +12,16 @@ from dylora.training.workers import from_all, is_main, own_share
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: Any, scheduler: Any, progress: dict[str, Any]
+    folder: Path,
+    model: nn.Module,
+    optimizer: Any,
+    scheduler: Any,
+    scaler: Any | None,
+    progress: dict[str, Any],
 ) -> None:
     """Write all that the next step depends on: trained tensors, optimizer, schedule, generators.
+
+    `scaler` is the loss's in fp16, None otherwise.
 
     All processes of a run call it, each has generators of its own; the main one writes.
     """
@@ -26,6 +33,7 @@ def save_checkpoint(
         "trained": adapter_state(model),
         "optimizer": optimizer.state_dict(),
         "scheduler": scheduler.state_dict(),
+        "scaler": None if scaler is None else scaler.state_dict(),
         "generators": generators,
         "progress": progress,
     }
@@ -34,7 +42,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, model: nn.Module, optimizer: Any, scheduler: Any
+    folder: Path, model: nn.Module, optimizer: Any, scheduler: Any, scaler: Any | None
 ) -> dict[str, Any] | None:
     """Put a saved state back in place and return its progress; None if there is none."""
     path = folder / "state.pt"
@@ -44,6 +52,8 @@ def load_checkpoint(
     load_adapter_state(model, state["trained"], str(path))
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])
+    if scaler is not None:
+        scaler.load_state_dict(state["scaler"])
     own = own_share(state["generators"])
     if own:  # none for this process if the run was started with fewer
         torch.set_rng_state(own[0]["cpu"])

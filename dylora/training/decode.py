@@ -2,7 +2,7 @@
 
 The search is transformers' own, set as near to LoRA's (microsoft/LoRA examples/NLG, gpt2_beam.py)
 as it can be. The same as there: score log p / length^penalty, the end token counted; n-grams are
-blocked among generated tokens only, and probabilities renormalised after blocking; an empty line
+blocked among generated tokens only, and probabilities renormalized after blocking; an empty line
 ends a text as the end token does; nothing that could still win is given up early. Different: in
 LoRA's search continuations that end leave their places in the beam empty for one step, transformers
 fills them, so that its search is a little wider; LoRA cuts the beginning off a prompt that is too
@@ -93,7 +93,7 @@ def decode(
 
     Equal sources are decoded once. Every finished batch is appended to `output` with the suffix
     .jsonl; a later call with the same prompts, search settings and `weights` (any name for what
-    the model has learnt) takes from there what is done and decodes the rest. Raises UserError if a
+    the model has learned) takes from there what is done and decodes the rest. Raises UserError if a
     prompt and `max_new_tokens` do not fit into the model's context, or if there is no end token.
     """
     distinct = {source: i for i, source in enumerate(dict.fromkeys(sources))}

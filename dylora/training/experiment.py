@@ -25,9 +25,10 @@ from dylora.methods import METHODS
 from dylora.start import read_start, warm_start
 from dylora.suite.cli import score_table
 from dylora.suite.config import Config, Device, Kind, Precision
+from dylora.suite.history import finite, write_history
 from dylora.suite.lock import locked
+from dylora.suite.record_schema import SCHEMA
 from dylora.suite.records import (
-    SCHEMA,
     Record,
     provenance,
     read_record,
@@ -40,9 +41,9 @@ from dylora.suite.signals import hand_on_signals
 from dylora.tasks import load
 from dylora.training import classification, generation
 from dylora.training.initial_adapter import find_adapter
-from dylora.training.loop import Results, train
+from dylora.training.loop import Progress, Results, train
 from dylora.training.models import load_backbone, start_bias
-from dylora.training.tracking import tracking
+from dylora.training.tracking import Track, tracking
 from dylora.training.truncation import truncated
 from dylora.training.workers import from_all, is_main
 
@@ -60,8 +61,8 @@ def run(config: Config, command: str = "") -> Record:
     fit, or another process runs this; a later failure is kept in the record and raised.
     """
     folder = run_folder(config)
-    record = read_record(folder)
-    if record is not None and record["status"] == "done" and not config.force:
+    record = None if config.force else read_record(folder)
+    if record is not None and record["status"] == "done":
         print(f"done already: {folder / 'record.json'} (force=true runs it again)")
         print(score_table(record))
         return record
@@ -97,12 +98,12 @@ def _run(config: Config, folder: Path, command: str) -> Record:
         _alone(folder, run_folder(config)),
         hand_on_signals(),  # when record and tracker are done: it may end the process
         tracking(config, record) as track,
-        _status_kept(folder, record),
+        _kept(folder, record, track) as follow,
     ):
         # The first step's dropout does not depend on what came before it; each process has its own.
         set_seed(config.seed, device_specific=True)
         settings = (config.train, config.method, config.seed, folder, accelerator)
-        progress = train(model, objective, *settings, track)
+        progress = train(model, objective, *settings, follow)
 
         def scored(ranks: Sequence[int | None], outputs: Path) -> tuple[Results, dict[str, str]]:
             given = (config, splits, tokenizer, model)
@@ -121,7 +122,6 @@ def _run(config: Config, folder: Path, command: str) -> Record:
                 }
         record["metrics"] = signatures
         record["best_epoch"] = progress.best_epoch
-        record["history"] = {"steps": progress.steps, "epochs": progress.epochs}
         record["times"] = {**clock.seconds, "train": round(progress.seconds, 3)}
         record["peak_memory_bytes"] = _peak_memory(accelerator.device)
     return from_all(record)[0]
@@ -129,7 +129,10 @@ def _run(config: Config, folder: Path, command: str) -> Record:
 
 def _by_name(scores: Results) -> Record:
     """Scores as the record has them; rank 0 stands for a method without adapters."""
-    return {str(rank or 0): values for rank, values in scores.items()}
+    return {
+        str(rank or 0): {metric: finite(value) for metric, value in values.items()}
+        for rank, values in scores.items()
+    }
 
 
 class Clock:
@@ -255,25 +258,39 @@ def _alone(folder: Path, final: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _status_kept(folder: Path, record: Record) -> Iterator[None]:
-    """Keep the record on disk in step with what happens: running, then done or why not."""
+def _kept(folder: Path, record: Record, track: Track) -> Iterator[Track]:
+    """Keep the record on disk in step with what happens: running, then done or why not.
+
+    The history is written first, from the progress that the yielded function was given last before
+    it handed it to `track`.
+    """
+    progress: Progress | None = None
+
+    def follow(current: Progress) -> None:
+        nonlocal progress
+        progress = current
+        track(current)
+
     _reset_peak_memory()
-    _write_once(folder, record)
+    _write(folder, record, progress)
     try:
-        yield
+        yield follow
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # a launcher's handler exits
         record["status"] = "interrupted" if stopped else "failed"
         record["error"] = str(error) if isinstance(error, UserError) else traceback.format_exc()
-        _write_once(folder, record)
+        _write(folder, record, progress)
         raise
     record["status"] = "done"
-    _write_once(folder, record)
+    _write(folder, record, progress)
 
 
-def _write_once(folder: Path, record: Record) -> None:
-    if is_main():
-        write_record(folder, record)
+def _write(folder: Path, record: Record, progress: Progress | None) -> None:
+    if not is_main():
+        return
+    if progress is not None:
+        write_history(folder, progress.steps, progress.epochs)
+    write_record(folder, record)
 
 
 def _reset_peak_memory() -> None:

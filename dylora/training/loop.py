@@ -86,11 +86,12 @@ def train(
     with a checkpoint written, when the process is asked to stop.
     """
     plan = Plan.of(len(objective.examples), config)
-    model, optimizer = accelerator.prepare(model, _optimizer(model, config))
+    adamw = _optimizer(model, config)
     scheduler = get_linear_schedule_with_warmup(
-        optimizer.optimizer, _warmup_steps(config, plan.total_steps), plan.total_steps
+        adamw, _warmup_steps(config, plan.total_steps), plan.total_steps
     )
-    parts = (accelerator.unwrap_model(model), optimizer, scheduler)
+    model, optimizer = accelerator.prepare(model, adamw)
+    parts = (accelerator.unwrap_model(model), optimizer, scheduler, accelerator.scaler)
     saved = load_checkpoint(folder / "checkpoint", *parts)
     progress = Progress(**saved) if saved else Progress()
     track(progress)
@@ -275,7 +276,8 @@ class _Step:
         hold = hold_untrained_rows(self.model) if self.method.strict_freeze else nullcontext()
         with hold:
             self.optimizer.step()
-        self.scheduler.step()
+        if not self.optimizer.step_was_skipped:  # as fp16's scaler does after an overflow
+            self.scheduler.step()
         self.optimizer.zero_grad()
 
 

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from dylora.files import ADAPTER
 from dylora.suite.config import Config, TrackerMode, TrackerName
+from dylora.suite.history import EPOCHS, STEPS
 from dylora.suite.records import Record, run_folder
 from dylora.training.loop import Progress
 from dylora.training.workers import is_main
@@ -154,7 +155,7 @@ class _Wandb:
             self._run.summary.update({**scores, **named})
             if done and self._artifacts:
                 artifact = wandb.Artifact(record["signature"], type="run")
-                for file in (ADAPTER, "record.json"):
+                for file in (ADAPTER, "record.json", STEPS, EPOCHS):
                     artifact.add_file(str(self._folder / file))
                 artifact.add_dir(str(self._folder / "outputs"), name="outputs")
                 self._run.log_artifact(artifact)

@@ -114,6 +114,12 @@ def number(value: float, digits: int) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
+def signed(value: float) -> str:
+    """A difference as it is printed: with a plus, too, and zero without a sign."""
+    text = number(value, DIGITS)
+    return text if text.startswith("-") or float(text) == 0 else f"+{text}"
+
+
 def score_cell(summary: Summary, center: Center, digits: int, runs: tuple[Run, ...]) -> Cell:
     """Center ± standard deviation over seeds; the center alone for one seed."""
     value = summary.center(center)

@@ -10,7 +10,7 @@ from dylora.results.layout import Arm, ClaimsLayout, Measure, PaperClaim
 from dylora.results.published import Published
 from dylora.results.runs import Run
 from dylora.results.stats import best_rank, summarize
-from dylora.results.tables.cells import DASH, DIGITS, Cell, Row, Table, number
+from dylora.results.tables.cells import DASH, DIGITS, Cell, Row, Table, number, signed
 from dylora.results.tables.findings import protocol_note
 from dylora.results.tables.paired import paired_test
 from dylora.results.tables.selection import (
@@ -264,7 +264,7 @@ def _row(found: Evidence, beside_published: bool) -> Row:
     time = found.claim.measure == Measure.time
 
     def gap(value: float) -> str:
-        return f"{value:.2f}x" if time else _signed(value)
+        return f"{value:.2f}x" if time else signed(value)
 
     def sides(both: tuple[float, float]) -> str:
         return f"{number(both[0], DIGITS)} against {number(both[1], DIGITS)}"
@@ -288,8 +288,3 @@ def _row(found: Evidence, beside_published: bool) -> Row:
         Cell(f"{found.verdict}{needed}"),
     ]
     return Row(found.claim.text, found.on, cells, block=found.claim.text)
-
-
-def _signed(value: float) -> str:
-    text = number(value, DIGITS)
-    return text if text.startswith("-") or float(text) == 0 else f"+{text}"

@@ -5,10 +5,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from dylora.results.runs import Run, read_lines
+from dylora.results.predictions import predicted
+from dylora.results.runs import Run
 from dylora.results.stats import Comparison, compare
 from dylora.results.tables.selection import Column, Values
-from dylora.suite.config import Kind, Truncation
+from dylora.suite.config import Truncation
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ def _compared(
     metric: str, rank: int, pairs: tuple[tuple[Run, Run], ...], cuts: Cuts
 ) -> Comparison | None:
     runs = [run for pair in pairs for run in pair]
-    labels = [_numbers(run, "labels") for run in runs]
+    labels = [predicted(run, "labels") for run in runs]
     outputs = [
         # At its highest rank every truncation is the run itself.
-        _numbers(run, f"rank{rank}", cut if rank < run.max_rank else None)
+        predicted(run, f"rank{rank}", cut if rank < run.max_rank else None)
         for run, cut in zip(runs, cuts * len(pairs), strict=True)
     ]
     true = labels[0]
@@ -61,19 +62,3 @@ def _compared(
     if len(fitting) < len(runs):
         return None
     return compare(metric, true, np.stack(fitting[::2]), np.stack(fitting[1::2]))
-
-
-@lru_cache(maxsize=256)  # labels serve every rank, outputs several tests
-def _numbers(run: Run, which: str, cut: Truncation | None = None) -> np.ndarray | None:
-    """Class ids or scores (examples,) from the kept outputs; None if missing or damaged."""
-    split = next(iter(run.option("task.eval_splits")), "")
-    lines = read_lines(run.folder / "outputs" / (cut or "") / f"{split}.{which}.txt")
-    if not lines:
-        return None
-    try:
-        if run.option("task.kind") == Kind.regression:
-            return np.array([float(line) for line in lines])
-        ids = {name: number for number, name in enumerate(run.option("task.labels"))}
-        return np.array([ids[line] for line in lines], dtype=np.int16)
-    except (ValueError, KeyError):
-        return None

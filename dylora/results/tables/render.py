@@ -3,7 +3,8 @@
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from dylora.results.tables.cells import DASH, Cell, Row, Table
 from dylora.results.tables.paired import PairedTest
@@ -13,15 +14,17 @@ PUBLISHED = "published"
 
 def markdown(name: str, tables: Sequence[Table]) -> str:
     """A document with all tables of an experiment."""
-    blocks = [f"# {name}"]
-    for table in tables:
-        lines = [_markdown_line(map(_markdown_escape, table.header))]
-        lines.append("|---|---|" + "---:|" * (len(table.header) - 2))
-        lines += [_markdown_line(_markdown_cells(table, row)) for row in table.rows]
-        blocks.append(f"## {_markdown_escape(table.title)}")
-        blocks.append("\n".join(lines))
-        blocks.append("\n".join(f"- {_markdown_escape(note)}" for note in table.all_notes))
-    return "\n\n".join(block for block in blocks if block) + "\n"
+    return "\n\n".join([f"# {name}", *map(markdown_table, tables)]) + "\n"
+
+
+def markdown_table(table: Table, level: int = 2) -> str:
+    """One table under a heading of this level, with its notes."""
+    lines = [_markdown_line(map(_markdown_escape, table.header))]
+    lines.append("|---|---|" + "---:|" * (len(table.header) - 2))
+    lines += [_markdown_line(_cells(table, row, _MARKDOWN)) for row in table.rows]
+    notes = "\n".join(f"- {_markdown_escape(note)}" for note in table.all_notes)
+    blocks = [f"{'#' * level} {_markdown_escape(table.title)}", "\n".join(lines), notes]
+    return "\n\n".join(block for block in blocks if block)
 
 
 def _label(table: Table, row: Row) -> str:
@@ -30,19 +33,29 @@ def _label(table: Table, row: Row) -> str:
     return f"{PUBLISHED}: {name} {table.tag(row)}" if row.published else name
 
 
-def _markdown_cells(table: Table, row: Row) -> list[str]:
-    label = _markdown_escape(_label(table, row))
-    if row.published is not None:
-        label = f"*{label}*"
-    texts = []
+@dataclass(frozen=True)
+class _Markup:
+    """How a format writes text; `italic` and the like have one %s."""
+
+    escape: Callable[[str], str]
+    italic: str
+    bold: str
+    marks: str
+
+
+def _cells(table: Table, row: Row, markup: _Markup) -> list[str]:
+    """A row in a format: published values in italics, the best of a column in bold."""
+    label = markup.escape(_label(table, row))
+    texts = [label if row.published is None else markup.italic % label, markup.escape(row.detail)]
     for cell in row.cells:
-        text = _markdown_escape(cell.text)
+        text = markup.escape(cell.text)
         if row.published is not None and cell.text != DASH:
-            text = f"*{text}*"
+            text = markup.italic % text
         elif cell.best:
-            text = f"**{text}**"
-        texts.append(text + table.marks(cell))
-    return [label, _markdown_escape(row.detail), *texts]
+            text = markup.bold % text
+        marks = markup.escape(table.marks(cell))
+        texts.append(text + (markup.marks % marks if marks else ""))
+    return texts
 
 
 def _markdown_line(cells: Sequence[str] | map) -> str:
@@ -51,6 +64,9 @@ def _markdown_line(cells: Sequence[str] | map) -> str:
 
 def _markdown_escape(text: str) -> str:
     return re.sub(r"([\\|*<>`\[\]]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))
+
+
+_MARKDOWN = _Markup(_markdown_escape, "*%s*", "**%s**", "%s")
 
 
 def latex(name: str, tables: Sequence[Table]) -> str:
@@ -73,7 +89,7 @@ def _latex_table(table: Table) -> str:
     before: str | None = None
     for row in table.rows:
         lines += [r"\midrule"] * (row.block != before)
-        lines.append(" & ".join(_latex_cells(table, row)) + r" \\")
+        lines.append(" & ".join(_cells(table, row, _LATEX)) + r" \\")
         before = row.block
     lines += [r"\bottomrule", r"\end{tabular}}"]
     notes = " ".join(map(_latex_escape, table.all_notes))
@@ -82,23 +98,7 @@ def _latex_table(table: Table) -> str:
     return "\n".join([*lines, r"\end{table}"])
 
 
-def _latex_cells(table: Table, row: Row) -> list[str]:
-    label = _latex_escape(_label(table, row))
-    if row.published is not None:
-        label = rf"\textit{{{label}}}"
-    texts = []
-    for cell in row.cells:
-        text = _latex_escape(cell.text)
-        if row.published is not None and cell.text != DASH:
-            text = rf"\textit{{{text}}}"
-        elif cell.best:
-            text = rf"\textbf{{{text}}}"
-        marks = _latex_escape(table.marks(cell))
-        texts.append(text + (rf"\textsuperscript{{{marks}}}" if marks else ""))
-    return [label, _latex_escape(row.detail), *texts]
-
-
-LATEX = {
+LATEX_SIGNS = {
     "\\": r"\textbackslash{}",
     **{sign: "\\" + sign for sign in "&%$#_{}"},
     "~": r"\textasciitilde{}",
@@ -118,9 +118,11 @@ LATEX = {
 
 def _latex_escape(text: str) -> str:
     """Text for any LaTeX engine; letters that not every font has are given by their number."""
-    plain = (LATEX.get(sign, sign) for sign in " ".join(text.split()))
+    plain = (LATEX_SIGNS.get(sign, sign) for sign in " ".join(text.split()))
     return "".join(t if ord(t[0]) < 256 else f"[U+{ord(t):04X}]" for t in plain)
 
+
+_LATEX = _Markup(_latex_escape, r"\textit{%s}", r"\textbf{%s}", r"\textsuperscript{%s}")
 
 CSV_HEADER = (
     *("experiment", "table", "model", "origin", "row", "detail", "column", "text", "value"),
@@ -152,7 +154,7 @@ def _csv_line(name: str, table: Table, row: Row, heading: str, cell: Cell) -> Se
 
 TEST_HEADER = (
     *("experiment", "model", "task", "metric", "rank", "method", "against", "seeds", "examples"),
-    *("difference", "low", "high", "bootstrap_p", "randomisation_p", "mcnemar_p"),
+    *("difference", "low", "high", "bootstrap_p", "randomization_p", "mcnemar_p"),
 )
 
 
@@ -168,7 +170,7 @@ def csv_tests(name: str, tests: Sequence[PairedTest]) -> str:
             points = [f"{printed(value):.4g}" for value in (c.difference, c.low, c.high)]
             p_values = [
                 "" if p is None else f"{p:.4g}"
-                for p in (c.bootstrap_p, c.randomisation_p, c.mcnemar_p)
+                for p in (c.bootstrap_p, c.randomization_p, c.mcnemar_p)
             ]
             values = (c.seeds, c.examples, *points, *p_values)
         lines.append((*place, test.arm, test.against, *values))

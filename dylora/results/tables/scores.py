@@ -23,6 +23,7 @@ from dylora.results.tables.cells import (
     seeds_cell,
 )
 from dylora.results.tables.findings import Findings, protocol_note
+from dylora.results.tables.gaps import gap_tables
 from dylora.results.tables.paired import PairedTest
 from dylora.results.tables.ranges import range_tables
 from dylora.results.tables.selection import Column, Values, parts_of
@@ -50,6 +51,7 @@ def score_tables(
                 notes=[*_convention_notes(findings), *findings.notes],
             )
         )
+        tables += gap_tables(findings)
         tables += range_tables(findings)
         tests += findings.tests
     return tables, tests
@@ -195,7 +197,7 @@ def _convention_notes(findings: Findings) -> list[str]:
         if any(test.against == against and test.comparison for test in findings.tests):
             notes.append(
                 f"{mark} differs from {against} at the same rank: paired bootstrap and approximate "
-                "randomisation over the examples both give p < 0.05, not corrected for the number "
+                "randomization over the examples both give p < 0.05, not corrected for the number "
                 "of comparisons."
             )
     untested = sum(test.comparison is None for test in findings.tests)

@@ -1,0 +1,166 @@
+"""results/REPORT.md: what the records say, written like a short paper, every number computed.
+
+The text around the numbers is in templates/REPORT.md.j2. No torch, no training.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from dylora.errors import UserError
+from dylora.files import write_text
+from dylora.methods import METHODS
+from dylora.results.curves import seconds
+from dylora.results.layout import Arm, Experiment, ScoreLayout
+from dylora.results.published import Published
+from dylora.results.runs import Problem, Run
+from dylora.results.tables import build_tables
+from dylora.results.tables.cells import model_name, number
+from dylora.results.tables.findings import Findings
+from dylora.results.tables.render import markdown_table
+from dylora.results.tables.selection import Column, Part, parts_of
+
+TEMPLATES = Path(__file__).parent / "templates"
+SHOWN = ("any_rank", "claims", "each_rank", "appendix_a")  # experiments, in this order
+
+
+@dataclass(frozen=True)
+class Group:
+    """Finished runs of one model under one protocol, whole or all with the same limits."""
+
+    model: str
+    protocol: str
+    limits: str
+    tasks: str
+    methods: str
+    seeds: str
+    runs: int
+    hours: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """An arm of the any-rank experiment: its mean over ranks on the tasks that all arms have."""
+
+    name: str
+    mean: float
+    low: float  # at the lowest rank
+    top: float  # at the highest rank
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Which arm is best on average, on which tasks, and how sure that is."""
+
+    tasks: list[str]
+    seeds: int
+    bar: Standing | None
+    arms: list[Standing]  # best mean over ranks first
+
+
+def write_summary(
+    path: Path,
+    runs: Sequence[Run],
+    experiments: Sequence[Experiment],
+    published: Mapping[str, Sequence[Published]],
+) -> list[Problem]:
+    """Write the page, whole or not at all; what of the experiments could not be used.
+
+    Raises UserError without jinja2.
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise UserError("the summary needs jinja2: pip install 'dylora[report]'") from error
+    problems: list[Problem] = []
+    tables = {}
+    by_name = {experiment.name: experiment for experiment in experiments}
+    for name in SHOWN:
+        if name in by_name:
+            made, more = build_tables(by_name[name], runs, published)
+            tables[name] = [markdown_table(table, 3) for table in made.tables if table.measured]
+            problems += more
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    any_rank = by_name.get("any_rank")
+    text = environment.get_template("REPORT.md.j2").render(
+        groups=groups(runs),
+        tables=tables,
+        standing=standing(any_rank.layout, runs) if any_rank is not None else None,
+        number=lambda value: number(value, 1),
+    )
+    write_text(path, text)
+    return problems
+
+
+def groups(runs: Sequence[Run]) -> list[Group]:
+    """The finished runs by model, protocol and limits."""
+    found: dict[tuple[str, str, str], list[Run]] = {}
+    for run in runs:
+        if run.done:
+            limits = ", ".join(f"{name}={value}" for name, value in run.limits.items())
+            key = (run.model, str(run.option("protocol")), limits)
+            found.setdefault(key, []).append(run)
+    return [_group(*key, same) for key, same in sorted(found.items())]
+
+
+def _group(model: str, protocol: str, limits: str, runs: Sequence[Run]) -> Group:
+    return Group(
+        model=model_name(model),
+        protocol=protocol,
+        limits=limits or "none",
+        tasks=_listed(run.task for run in runs),
+        methods=_listed(METHODS[run.method].label for run in runs),
+        seeds=_listed(str(run.seed) for run in runs),
+        runs=len(runs),
+        hours=number(sum(seconds(run, own=False) for run in runs) / 3600, 1),
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
+
+
+def standing(layout: object, runs: Sequence[Run]) -> Answer | None:
+    """The any-rank arms with the paper's protocol, over tasks and seeds that all of them have."""
+    if not isinstance(layout, ScoreLayout):
+        return None
+    part = next((p for p in parts_of(runs, layout) if p.runs and _is_own(p, layout)), None)
+    if part is None:
+        return None
+    findings = Findings.of(layout, part)
+    arms = [a for a in layout.arms if any(findings.values[a.name, c.key] for c in findings.columns)]
+
+    def seeds_at(arm: Arm, column: Column, rank: int) -> set[int]:
+        return set(findings.values[arm.name, column.key].get(rank, {}))
+
+    common = {
+        c: set.intersection(*(seeds_at(arm, c, rank) for arm in arms for rank in arm.ranks))
+        for c in findings.columns
+    }
+    columns = [column for column, seeds in common.items() if seeds]
+    if not columns:
+        return None
+
+    def score(arm: Arm, rank: int) -> float:
+        by_column = (findings.values[arm.name, c.key][rank] for c in columns)
+        pairs = zip(by_column, columns, strict=True)
+        return fmean(fmean(by_seed[seed][1] for seed in common[c]) for by_seed, c in pairs)
+
+    found = []
+    for arm in arms:
+        curve = [score(arm, rank) for rank in arm.ranks]
+        found.append(Standing(arm.name, fmean(curve), curve[0], curve[-1]))
+    bar = next((each for each in found if each.name == layout.bar), None)
+    rest = sorted((each for each in found if each is not bar), key=lambda each: -each.mean)
+    return Answer([c.heading for c in columns], min(len(common[c]) for c in columns), bar, rest)
+
+
+def _is_own(part: Part, layout: ScoreLayout) -> bool:
+    return (part.model, part.protocol, part.limits) == (layout.model, layout.protocol, ())

@@ -1,0 +1,61 @@
+"""results/REPORT.md: every number comes from the records, none is typed."""
+
+from pathlib import Path
+
+import pytest
+from table_records import experiment, write_run
+
+from dylora.results.layout import known_tasks, load_experiments
+from dylora.results.published import load_published
+from dylora.results.runs import load_records
+from dylora.results.summary import standing, write_summary
+
+ROOT = Path(__file__).parents[1]
+ARMS = [
+    {"name": "Each", "match": {"method.name": "lora"}, "ranks": [1, 2], "own_rank": True},
+    {
+        "name": "Sorted",
+        "match": {"method.name": "lora", "method.max_rank": 2},
+        "ranks": [1, 2],
+        "truncation": "svd",
+    },
+    {"name": "Any", "match": {"method.name": "dylora"}, "ranks": [1, 2]},
+]
+
+
+def test_the_committed_page_is_what_the_committed_records_give(tmp_path: Path) -> None:
+    """After new records: make report-md, and commit the page with them."""
+    runs, _ = load_records(ROOT / "results" / "records")
+    experiments, _ = load_experiments(ROOT / "experiments", known_tasks())
+    published, _ = load_published(ROOT / "results" / "reference")
+    write_summary(tmp_path / "REPORT.md", runs, experiments, published)
+    committed = (ROOT / "results" / "REPORT.md").read_text(encoding="utf-8")
+    assert (tmp_path / "REPORT.md").read_text(encoding="utf-8") == committed
+
+
+def made_up_runs(folder: Path, seed: int, any_rank: dict[int, float]) -> None:
+    svd = {"truncations": {"svd": {"1": {"accuracy": 0.5}, "2": {"accuracy": 0.9}}}}
+    write_run(folder, method="lora", seed=seed, max_rank=1, scores={1: 0.8})
+    write_run(folder, method="lora", seed=seed, max_rank=2, scores={1: 0.1, 2: 0.9}, record=svd)
+    write_run(folder, seed=seed, max_rank=2, scores=any_rank)
+
+
+def test_the_arms_stand_by_their_mean_over_ranks_and_seeds_that_all_have(tmp_path: Path) -> None:
+    made_up_runs(tmp_path, 1, {1: 0.7, 2: 0.8})
+    write_run(tmp_path, seed=2, max_rank=2, scores={1: 0.1, 2: 0.1})  # the others lack this seed
+    layout = experiment(tmp_path / "e", arms=ARMS, bar="Each").layout
+    found = standing(layout, load_records(tmp_path / "records")[0])
+    assert found is not None and found.bar is not None
+    assert (found.tasks, found.seeds) == (["MRPC"], 1)
+    assert found.bar.mean == pytest.approx(85)
+    assert [(arm.name, arm.mean) for arm in found.arms] == [
+        ("Any", pytest.approx(75)),
+        ("Sorted", pytest.approx(70)),
+    ]
+    assert (found.arms[0].low, found.arms[0].top) == (pytest.approx(70), pytest.approx(80))
+
+
+def test_no_order_is_stated_while_an_arm_lacks_a_rank(tmp_path: Path) -> None:
+    made_up_runs(tmp_path, 1, {1: 0.7})
+    layout = experiment(tmp_path / "e", arms=ARMS, bar="Each").layout
+    assert standing(layout, load_records(tmp_path / "records")[0]) is None
