@@ -133,20 +133,21 @@ def _wrap(
     else:  # quantized weights have shapes of their own
         fan_in, fan_out = base.in_features, base.out_features
 
-    def low_rank(out_features: int) -> LowRank:
-        made = LowRank(fan_in, out_features, state, config.dropout, config.frozen)
+    def low_rank(out_features: int, dropout: float) -> LowRank:
+        made = LowRank(fan_in, out_features, state, dropout, config.frozen)
         return made.to(base.weight.device)
 
     wrapper: nn.Module
     if not parts:
-        wrapper = LoRALinear(base, low_rank(fan_out))
+        wrapper = LoRALinear(base, low_rank(fan_out, config.dropout))
     elif not _has_conv1d(model) or fan_out % 3 or not set(parts) <= set(FUSED_PARTS):
         raise UserError(
             f"target module {name}:{','.join(parts)} names parts of a fused layer; that needs "
             f"GPT-2's layer of three equal parts, out of {', '.join(FUSED_PARTS)}"
         )
     else:
-        wrapper = LoRAFused(base, {part: low_rank(fan_out // 3) for part in parts})
+        own = {part: low_rank(fan_out // 3, 0.0) for part in parts}
+        wrapper = LoRAFused(base, own, config.dropout)
     model.set_submodule(name, wrapper.train(base.training))  # a model in use stays so
 
 

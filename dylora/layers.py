@@ -121,12 +121,15 @@ class LoRAFused(nn.Module):
 
     Quantized, `base` is a linear layer in its place.
     `parts` maps names out of "q", "k", "v" to their own LowRank; the slices of the others are the
-    backbone's, untouched.
+    backbone's, untouched. All parts see the input under one mask of `dropout`, as in LoRA's code.
     """
 
-    def __init__(self, base: nn.Linear | Conv1D, parts: Mapping[str, LowRank]) -> None:
+    def __init__(
+        self, base: nn.Linear | Conv1D, parts: Mapping[str, LowRank], dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.base = base
+        self.dropout = nn.Dropout(dropout)
         self.parts = nn.ModuleDict(dict(parts))
         self.rank_state = next(iter(parts.values())).rank_state
 
@@ -135,6 +138,7 @@ class LoRAFused(nn.Module):
         if self.rank_state.rank is None:
             return out
         slices = out.chunk(len(FUSED_PARTS), dim=-1)
+        x = self.dropout(x)
         return torch.cat(
             [
                 piece + self.parts[name](x).to(piece.dtype) if name in self.parts else piece

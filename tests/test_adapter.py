@@ -219,6 +219,14 @@ def test_parts_of_a_layer_that_is_not_fused_are_refused() -> None:
         dylora.adapt(gpt2(), ["c_attn:q,x"])
 
 
+def test_a_fused_layer_applies_the_dropout_once() -> None:
+    model = dylora.adapt(gpt2(), ["c_attn:q,v", "c_fc"], dropout=0.25)
+    layers = adapter_layers(model)
+    fused = layers["transformer.h.0.attn.c_attn"]
+    assert fused.dropout.p == 0.25 and {part.dropout.p for part in fused.parts.values()} == {0.0}
+    assert layers["transformer.h.0.mlp.c_fc"].low_rank.dropout.p == 0.25
+
+
 def test_adapting_twice_is_refused() -> None:
     model = dylora.adapt(roberta(), ["query"])
     with pytest.raises(dylora.UserError, match="already"):

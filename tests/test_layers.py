@@ -143,10 +143,11 @@ def test_delta_of_the_weight_gives_the_same_outputs(base: nn.Module) -> None:
     torch.testing.assert_close(layer(x), expected)
 
 
-def fused(parts: tuple[str, ...] = ("q", "v")) -> LoRAFused:
+def fused(dropout: float = 0.0) -> LoRAFused:
     torch.manual_seed(0)
     state = RankState(METHODS["dylora"], MAX_RANK, ALPHA)
-    layer = LoRAFused(Conv1D(3 * OUT, IN), {p: LowRank(IN, OUT, state) for p in parts}).double()
+    parts = {part: LowRank(IN, OUT, state) for part in ("q", "v")}
+    layer = LoRAFused(Conv1D(3 * OUT, IN), parts, dropout).double()
     for part in layer.parts.values():
         nn.init.normal_(part.lora_B)
     return layer
@@ -160,6 +161,14 @@ def test_fused_parts_reach_their_own_slice_and_leave_k_untouched() -> None:
     torch.testing.assert_close(v, layer.parts["v"](x))
     assert torch.equal(layer(x)[..., OUT : 2 * OUT], layer.base(x)[..., OUT : 2 * OUT])
     assert (k == 0).all() and (q != 0).any() and not torch.allclose(q, v)
+
+
+def test_fused_parts_share_one_dropout_mask() -> None:
+    layer, x = fused(dropout=0.5), torch.randn(2, 3, IN, dtype=torch.float64)
+    layer.parts["v"].load_state_dict(layer.parts["q"].state_dict())
+    q, k, v = (layer.train()(x) - layer.base(x)).chunk(3, dim=-1)
+    torch.testing.assert_close(q, v)
+    assert (k == 0).all() and not torch.allclose(q, layer.parts["q"](x)), "there is a mask"
 
 
 def test_fused_delta_gives_the_same_outputs() -> None:
