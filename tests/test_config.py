@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_run import compose_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,6 +51,12 @@ MISTAKES = {
     "task=dart task.protocol=lora": ["task.protocol=lora", "challenge, generation_eval"],
     "task=dart task.metrics=[BLEU,CIDEr]": ["generation_eval of dart", "BLEU, METEOR, TER"],
     "task=e2e task.format=table": ["task.format=table", "e2e, dart, webnlg", "a scorer"],
+    "task=cola model=minilm protocol=released": ["protocol=paper", "only for mrpc, rte, stsb"],
+    "task=wnli protocol=released": [
+        "protocol=paper",
+        "conf/recipe/released/roberta_base_wnli.yaml",
+    ],
+    "train.adam_eps=0": ["train.adam_eps", "1e-8"],
     "experiments=table8": ["make tables"],
     "experiments=claims": ["make tables"],
 }
@@ -104,9 +111,18 @@ def test_minilm_has_one_setting_for_all_tasks_under_the_papers_protocol() -> Non
         assert "epochs: 6" in text and "learning_rate: 0.001" in text and "dropout: 0.0" in text
 
 
-def test_the_papers_protocol_does_not_clip_gpt2() -> None:
-    assert "max_grad_norm: 0.0" in composed("task=e2e")
-    assert "max_grad_norm: 1.0" in composed("task=e2e", "protocol=released")
+@pytest.mark.parametrize("protocol", ["paper", "released"])
+def test_gpt2_is_trained_as_by_loras_code(protocol: str) -> None:
+    for task in ("e2e", "dart", "webnlg"):
+        made = compose_config(f"task={task}", f"protocol={protocol}")
+        assert (made.train.max_grad_norm, made.train.adam_eps) == (0.0, 1e-6)
+    assert compose_config("task=cola", f"protocol={protocol}").train.adam_eps == 1e-8
+
+
+def test_roberta_large_has_the_lengths_of_loras_paper() -> None:
+    for task, length in {"mnli": 128, "sst2": 128, "cola": 128, "qqp": 512}.items():
+        made = compose_config(f"task={task}", "model=roberta_large", "protocol=released")
+        assert made.task.max_length == length
 
 
 def test_recipes_of_generation_reach_every_size() -> None:

@@ -85,6 +85,14 @@ def test_each_step_has_the_rank_that_its_sampler_draws(tmp_path: Path) -> None:
     assert len(set(recorder.ranks)) == 4
 
 
+def test_a_large_epsilon_holds_adamw_back(tmp_path: Path) -> None:
+    model = adapted()
+    before = {name: tensor.clone() for name, tensor in adapter_state(model).items()}
+    fit(model, Recorder(), tmp_path, adam_eps=1e9, weight_decay=0.0)
+    for name, tensor in adapter_state(model).items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=1e-9)
+
+
 def test_micro_batches_of_one_step_share_its_rank(tmp_path: Path) -> None:
     recorder = Recorder()
     progress = fit(adapted(), recorder, tmp_path, batch_size=2, accumulation=2)

@@ -179,6 +179,7 @@ class TrainConfig:
     accumulation: int = 1  # micro-batches per optimizer step
     learning_rate: float = 4e-4
     weight_decay: float = 0.1
+    adam_eps: float = 1e-8  # AdamW's epsilon
     warmup_ratio: float = 0.06  # of all optimizer steps
     warmup_steps: int | None = None  # wins over warmup_ratio
     max_grad_norm: float = 1.0  # 0 turns clipping off
