@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from dylora.errors import UserError
@@ -18,6 +19,7 @@ from dylora.suite.config import (
     Kind,
     MethodConfig,
     Precision,
+    Protocol,
     RankLoss,
     RankScope,
     TaskConfig,
@@ -28,6 +30,8 @@ from dylora.suite.config import (
     default_ranks,
 )
 from dylora.tasks import LOADERS
+
+RELEASED = Path(__file__).parents[2] / "conf" / "recipe" / "released"
 
 
 def validate(config: Config) -> None:
@@ -41,6 +45,7 @@ def validate(config: Config) -> None:
         *_train_faults(config.train),
         *_task_faults(config.task),
         *_pairing_faults(config),
+        *_protocol_faults(config),
         *_tracker_faults(config.tracker),
     ]
     if faults:
@@ -261,6 +266,24 @@ def _pairing_faults(config: Config) -> list[str]:
     if config.seed < 0:
         faults.append(f"seed={config.seed}: must be 0 or more")
     return faults
+
+
+def _protocol_faults(config: Config) -> list[str]:
+    """The released scripts have settings for some tasks and models; nothing may stand in for them.
+
+    Toy tasks have none of anybody's, so that any protocol can be tried on them.
+    """
+    task, model = config.task, config.model.name
+    wanted = f"{model}_{task.name}"
+    recipes = sorted(path.stem for path in RELEASED.glob("*.yaml"))
+    if config.protocol != Protocol.released or task.toy or wanted in recipes:
+        return []
+    having = [name.removeprefix(f"{model}_") for name in recipes if name.startswith(f"{model}_")]
+    known = f" (only for {', '.join(having)})" if having else ""
+    return [
+        f"protocol=released has no settings for task={task.name} with model={model}{known}; type "
+        f"protocol=paper, or write conf/recipe/released/{wanted}.yaml"
+    ]
 
 
 def _tracker_faults(tracker: TrackerConfig) -> list[str]:
