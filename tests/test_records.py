@@ -180,7 +180,7 @@ def test_a_start_is_found_by_task_and_prefers_the_same_seed(tmp_path: Path) -> N
     wanted = config(init_adapter="mnli", paths__results=str(tmp_path))
     finished_run(tmp_path, 1, status="failed")
     finished_run(tmp_path, 2, config={"method": {"max_rank": 8}})
-    with pytest.raises(UserError, match=r"python run\.py task=mnli model=minilm method=dylora"):
+    with pytest.raises(UserError, match=r"dylora run task=mnli model=minilm method=dylora"):
         find_adapter(wanted)
     other = finished_run(tmp_path, 1)
     assert find_adapter(wanted) == other
