@@ -212,6 +212,14 @@ def test_an_unknown_target_names_the_layers_that_there_are() -> None:
         dylora.adapt(roberta(), ["q_proj"])
 
 
+@pytest.mark.parametrize("method", ["LoRA", "full"])
+def test_a_name_of_no_method_with_adapters_is_refused_and_leaves_the_model(method: str) -> None:
+    model = roberta()
+    with pytest.raises(dylora.UserError, match=f"method='{method}'.*use dylora, lora"):
+        dylora.adapt(model, ["query"], method=method)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 def test_parts_of_a_layer_that_is_not_fused_are_refused() -> None:
     with pytest.raises(dylora.UserError, match="three equal parts"):
         dylora.adapt(roberta(), ["query:q,v"])

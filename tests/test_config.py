@@ -25,6 +25,7 @@ MISTAKES = {
     "tsk=mrpc": ["did you mean task?"],
     "task=mrcp": ["mrpc", "rte"],
     "method=dyloraa": ["dylora", "head_only"],
+    "method.name=LoRA": ["method.name=LoRA", "dylora, lora, ", "head_only"],
     "train.epochs=many": ["train.epochs", "Integer"],
     "train.precision=fp8": ["train.precision", "bf16"],
     "device=gpu": ["device", "cuda"],

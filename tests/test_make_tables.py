@@ -117,6 +117,16 @@ def test_the_field_of_a_record_that_is_wrong_is_named(
     assert "run again with force=true: python run.py task=rte" in done.stderr
 
 
+def test_a_record_of_a_method_that_is_not_there_says_where_to_add_it(
+    make_tables: MakeTables, sound: Path
+) -> None:
+    folder = write_run(sound, "rte", "full", record={"method": "gone"})
+    done = make_tables(sound)
+    assert done.status == 1
+    assert f"{folder / 'record.json'}: has method=gone" in done.stderr
+    assert "dylora.methods" in done.stderr
+
+
 def test_what_a_record_has_more_or_left_out_by_default_is_no_fault(
     make_tables: MakeTables, sound: Path
 ) -> None:
