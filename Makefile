@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
+PARALLEL := --numprocesses auto --dist loadfile # a process for each core, whole files
 EXPERIMENTS := $(sort $(basename $(notdir $(wildcard experiments/*.yaml))))
 
 .PHONY: help env demo docs tables figures report report-md status test test-fast lint format clean $(EXPERIMENTS)
@@ -51,10 +52,10 @@ status: env ## what is done, running, failed and missing of every experiment
 	$(BIN)/dylora status $(ARGS)
 
 test: env ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: env ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 lint: env ## ruff and mypy
 	$(BIN)/ruff check .
