@@ -1,6 +1,6 @@
 """The page on methods, run as it stands: its method from training to the export and the figures.
 
-It has unequal weights and a rule of its own in training, which no method of the project has.
+It has unequal weights in use, which no method of the project has, and other ones in training.
 """
 
 from collections.abc import Iterator
