@@ -110,9 +110,9 @@ def test_trials_never_mix_with_full_runs_and_come_last(tmp_path: Path) -> None:
     trial.train.max_steps = 20
     found = panels(load(tmp_path, [trial, config("mrpc", "dylora", 2), config("rte", "dylora")]))
     assert [panel.title for panel in found] == [
-        "mrpc, roberta_base",
-        "rte, roberta_base",
-        "mrpc, roberta_base, max_steps=20",
+        "MRPC, RoBERTa-base",
+        "RTE, RoBERTa-base",
+        "MRPC, RoBERTa-base, max_steps=20",
     ]
 
 

@@ -61,7 +61,7 @@ def test_every_kind_is_written_as_png_and_pdf(results: Path) -> None:
     written, problems = write_figures(runs, results / "figures")
     assert not problems
     assert sorted(path.name for path in written) == [
-        f"{kind}.mrpc_roberta_base.{ending}"
+        f"{kind}.MRPC_RoBERTa-base.{ending}"
         for kind in ("scores", "spectra", "time")
         for ending in ("pdf", "png")
     ]
@@ -178,5 +178,5 @@ def test_the_script_reports_a_half_written_record_and_draws_the_rest(results: Pa
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 1
     assert f"left out: {broken}" in done.stderr
-    assert "scores.mrpc_roberta_base.pdf" in done.stdout
+    assert "scores.MRPC_RoBERTa-base.pdf" in done.stdout
     assert "Traceback" not in done.stderr

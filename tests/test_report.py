@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from runs import config, write
 
+from dylora.results.answer import NO_ANSWER
 from dylora.results.layout import Experiment, known_tasks, load_experiments
 from dylora.results.report import write_report
 from dylora.results.run_view import POINTS, view_of
@@ -38,6 +39,9 @@ layout:
     - {name: "LoRA, truncated", match: {method.name: lora}, ranks: [1, 4]}
     - {name: DyLoRA, match: {method.name: dylora, method.frozen: false}, ranks: [1, 4]}
 """
+
+
+SORTED_SCORES = {str(b): {"accuracy": score, "f1": score} for b, score in ((1, 0.82), (4, 0.90))}
 
 
 class Page(HTMLParser):
@@ -86,6 +90,53 @@ def test_a_page_without_any_run_is_made(tmp_path: Path, experiment: Experiment) 
     text = make(tmp_path, experiment)
     assert "No run is finished yet." in text
     assert "0 of 8 runs done" in text
+
+
+def test_an_experiment_without_a_run_is_one_line(tmp_path: Path, experiment: Experiment) -> None:
+    text = make(tmp_path, experiment)
+    assert "Two tasks: not run" in text and "<table" not in text
+    assert "dylora run experiments=two_tasks" in text
+
+
+def test_a_table_shows_only_rows_and_columns_that_a_run_has_filled(
+    tmp_path: Path, experiment: Experiment
+) -> None:
+    write(tmp_path, config("mrpc", "dylora"))
+    table = re.findall(r"<table>.*?</table>", make(tmp_path, experiment), re.S)[0]
+    headings = re.findall(r'<th scope="col">(.*?)</th>', table)
+    assert "MRPC" in headings and "RTE" not in headings
+    assert "DyLoRA" in table and "LoRA, truncated" not in table
+
+
+def test_the_page_begins_with_the_answer_that_the_records_give(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write(tmp_path, config("mrpc", "dylora", seed))
+        write(tmp_path, config("mrpc", "lora", seed), truncations={"svd": SORTED_SCORES})
+        for rank in (1, 2):
+            write(tmp_path, config("mrpc", "lora", seed, rank))
+    said = re.search(r'<p class="answer">(.*?)</p>', make(tmp_path), re.S)
+    assert said is not None and said[1] == (
+        "With RoBERTa-base on MRPC (2 seeds): at rank 1 instead of 4 DyLoRA loses 1.2 points, a "
+        "truncated LoRA 25.2, the same LoRA sorted by SVD, which trains nothing, 8.0. At rank 4 "
+        "DyLoRA is 0.0 points below LoRA, over all ranks 0.0 points below a LoRA trained at each "
+        "rank."
+    )
+
+
+def test_without_runs_of_both_methods_there_is_no_answer(tmp_path: Path) -> None:
+    write(tmp_path, config("mrpc", "dylora"))
+    assert NO_ANSWER in make(tmp_path)
+
+
+def test_claims_stand_on_top_with_their_verdicts(tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        write(tmp_path, config("mrpc", "dylora", seed, 8))
+        write(tmp_path, config("mrpc", "lora", seed, 8))
+    experiments, _ = load_experiments(ROOT / "experiments", known_tasks(), "claims")
+    text = make(tmp_path, *experiments)
+    claims = text[text.index('<div class="claims">') : text.index('<section id="tables"')]
+    assert re.search(r'reproduced">reproduced</span> At rank 1 DyLoRA holds where', claims)
+    assert "claims that no run is about yet" in claims
 
 
 def test_nothing_is_loaded_from_elsewhere(tmp_path: Path, experiment: Experiment) -> None:
@@ -158,7 +209,7 @@ def test_missing_runs_are_listed_with_their_commands(
     write(tmp_path, config("mrpc", "dylora", 2), status="failed", error="out of memory", scores={})
     text = make(tmp_path, experiment)
     assert "1 of 8 runs done" in text and "6 missing" in text and "1 failed" in text
-    assert "What is missing with roberta_base: 7 runs" in text
+    assert "what is missing with roberta_base: 7 runs" in text
     assert "dylora run task=rte method=lora seed=2 model=roberta_base" in text
     assert "task=mrpc method=dylora seed=1 model" not in text
     assert "out of memory" in text
@@ -171,7 +222,9 @@ def test_published_rows_name_their_source_and_are_no_measurement(tmp_path: Path)
     experiments, _ = load_experiments(ROOT / "experiments", names)
     (table,) = [e for e in experiments if e.name == "table2"]
     published, _ = load_published(ROOT / "results" / "reference")
-    write_report(tmp_path / "report.html", [], [table], published, [])
+    write(tmp_path, config("mrpc", "dylora", max_rank=8))
+    runs, _ = load_records(tmp_path / "records")
+    write_report(tmp_path / "report.html", runs, [table], published, [])
     text = (tmp_path / "report.html").read_text()
     rows = re.findall(r'<tr class="published .*?</tr>', text, re.S)
     assert rows and all("published [" in row and "data-runs" not in row for row in rows)

@@ -11,10 +11,11 @@ from scipy.special import stdtrit
 
 from dylora.methods import METHODS, Method
 from dylora.metrics import metric_named
+from dylora.results.names import model_name, task_name
 from dylora.results.predictions import majority
 from dylora.results.runs import Run
 from dylora.results.stats import Summary, summarize
-from dylora.suite.config import Truncation
+from dylora.suite.config import Protocol, Truncation
 
 T = TypeVar("T")
 SCORED = ("evaluate.ranks", "evaluate.truncations")  # change no score, only which there are
@@ -25,7 +26,6 @@ MIN_SEEDS = 3  # for a band: with two, the t distribution's is nine standard dev
 CUTS = {
     None: "truncated",
     Truncation.svd: "sorted by SVD",
-    Truncation.svd_input: "sorted by its outputs",
     Truncation.svd_kfac: "sorted by its loss",
 }
 LOOKS = (  # of these names in every panel; others take what is left
@@ -85,10 +85,11 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """All series of one task with one model."""
+    """All series of one task with one model under one protocol."""
 
     task: str
     model: str
+    protocol: Protocol
     limits: dict[str, int]  # not empty: trials, not on all of the data
     metrics: list[str]
     series: list[Series]
@@ -96,9 +97,10 @@ class Panel:
 
     @property
     def title(self) -> str:
-        """Such as `mrpc, minilm`, and what makes it a trial."""
+        """Such as `MRPC, MiniLM`, another protocol than the paper's, and what makes it a trial."""
+        other = "" if self.protocol == Protocol.paper else f", protocol={self.protocol}"
         trial = "".join(f", {name.split('.')[-1]}={value}" for name, value in self.limits.items())
-        return f"{self.task}, {self.model}{trial}"
+        return f"{task_name(self.task)}, {model_name(self.model)}{other}{trial}"
 
 
 def band(summary: Summary, metric: str | None = None) -> tuple[float, float] | None:
@@ -116,17 +118,28 @@ def band(summary: Summary, metric: str | None = None) -> tuple[float, float] | N
 
 
 def panels(runs: Iterable[Run]) -> list[Panel]:
-    """The finished runs by task, model and limits, sorted; full runs before trials."""
+    """The finished runs by task, model, protocol and limits; the paper's first, trials last."""
     done = sorted((run for run in runs if run.done), key=lambda run: run.seed)
-    places = _groups(done, lambda run: (bool(run.limits), run.task, run.model, _text(run.limits)))
-    return [_panel(same) for _, same in sorted(places.items()) if _metrics(same)]
+
+    def place(run: Run) -> tuple[bool, bool, str, str, str]:
+        other = run.option("protocol") != Protocol.paper
+        return bool(run.limits), other, run.task, run.model, _text(run.limits)
+
+    return [_panel(same) for _, same in sorted(_groups(done, place).items()) if _metrics(same)]
 
 
 def _panel(runs: Sequence[Run]) -> Panel:
     first, metrics = runs[0], _metrics(runs)
     known = {metric: majority(runs, metric) for metric in metrics}
-    constant = {metric: value for metric, value in known.items() if value is not None}
-    return Panel(first.task, first.model, first.limits, metrics, _series(runs), constant)
+    return Panel(
+        task=first.task,
+        model=first.model,
+        protocol=Protocol(first.option("protocol")),
+        limits=first.limits,
+        metrics=metrics,
+        series=_series(runs),
+        majority={metric: value for metric, value in known.items() if value is not None},
+    )
 
 
 def seeds(counts: Iterable[int]) -> str:

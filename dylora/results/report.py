@@ -1,38 +1,61 @@
-"""One HTML page from the records, complete in itself: tables, rank curves, every run. No torch.
+"""One HTML page from the records, complete in itself: answer, chart, claims, tables, runs.
 
 Data reaches the page through Jinja's escaping only, and the page's policy runs no script and
-applies no style but its own two, by their hashes.
+applies no style but its own two, by their hashes. The charts are drawn by the page's own script: a
+library of charts would have to be a copy in this repository, or a megabyte from a Python package.
 """
 
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dylora.errors import UserError
 from dylora.files import write_text
 from dylora.metrics import metric_named
+from dylora.results.answer import QUESTION, answer, compared
 from dylora.results.curves import Panel, Series, band, panels, seeds
-from dylora.results.layout import Experiment
+from dylora.results.layout import ClaimsLayout, Experiment, SettingsLayout
+from dylora.results.names import model_name, task_name
 from dylora.results.published import Published
-from dylora.results.run_view import view_of
+from dylora.results.run_view import RunView, view_of
 from dylora.results.runs import Problem, Run
 from dylora.results.status import PlannedRuns, planned_runs
 from dylora.results.tables import Table, build_tables
+from dylora.results.tables.cells import DASH
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
 class Section:
-    """An experiment on the page."""
+    """An experiment on the page; without a run behind it there are no tables."""
 
     name: str
     title: str
     tables: list[Table]
     progress: list[PlannedRuns]
+
+    @property
+    def short(self) -> str:
+        """For the navigation: `Table 2`, or the experiment's name."""
+        number, colon, _ = self.title.partition(":")
+        return number if colon else self.name.replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim of the paper and what there is on it: the heading of a cell -> its text."""
+
+    text: str
+    evidence: list[dict[str, str]]
+
+    @property
+    def verdict(self) -> str:
+        """Of all tasks together, or of the first."""
+        return self.evidence[0]["Verdict"].partition(" (")[0]
 
 
 def write_report(
@@ -51,22 +74,35 @@ def write_report(
         from markupsafe import Markup
     except ImportError as error:
         raise UserError("the report needs jinja2: pip install 'dylora[report]'") from error
-    sections, found = [], list(problems)
+    sections, claims, settings, found = [], [], [], list(problems)
     for experiment in sorted(experiments, key=_order):
         made, more = build_tables(experiment, runs, published)
         found += more
-        progress = planned_runs(experiment, runs)
-        sections.append(Section(experiment.name, experiment.layout.title, made.tables, progress))
+        measured = [table for table in made.tables if table.measured]
+        if isinstance(experiment.layout, ClaimsLayout):
+            claims += [judged for table in measured[:1] for judged in _judged(table)]
+        if isinstance(experiment.layout, SettingsLayout):
+            settings += made.tables
+        else:
+            judging = isinstance(experiment.layout, ClaimsLayout)
+            shown = measured if judging else [_with_values(table) for table in measured]
+            progress = planned_runs(experiment, runs)
+            sections.append(Section(experiment.name, experiment.layout.title, shown, progress))
     views = [view_of(number, run) for number, run in enumerate(runs)]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
     )
     style, script = ((TEMPLATES / f"report.{end}").read_text("utf-8") for end in ("css", "js"))
+    drawn = panels(runs)
     page = environment.get_template("report.html.j2").render(
+        question=QUESTION,
+        answer=answer(drawn),
         facts=_facts(runs),
+        claims=claims,
         experiments=sections,
-        panels=[_panel_data(panel) for panel in panels(runs)],
-        runs=views,
+        settings=settings,
+        panels=[_panel_data(panel) for panel in _headline_first(drawn)],
+        runs=_by_place(views, runs),
         numbers={view.name: view.number for view in views},
         samples={view.number: view.samples for view in views if len(view.ranks) > 1},
         problems=found,
@@ -79,10 +115,46 @@ def write_report(
     return found
 
 
-def _order(experiment: Experiment) -> tuple[bool, bool, str]:
-    """What is claimed and what became of it, the paper's tables in their order, then the rest."""
+def _headline_first(drawn: Sequence[Panel]) -> list[Panel]:
+    """The panel that shows most of what the answer is about comes first."""
+    first = max(compared(drawn) or drawn, key=lambda panel: len(panel.series), default=None)
+    return [panel for panel in drawn if panel is first] + [p for p in drawn if p is not first]
+
+
+def _judged(table: Table) -> list[Judged]:
+    """The claims of a table: a block each."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in table.rows:
+        texts = dict(zip(table.header[2:], (cell.text for cell in row.cells), strict=True))
+        found.setdefault(row.name, []).append({table.header[1]: row.detail, **texts})
+    return [Judged(text, evidence) for text, evidence in found.items()]
+
+
+def _with_values(table: Table) -> Table:
+    """The table without its rows and columns that no run of ours has a value for."""
+    ours = [row for row in table.rows if row.published is None]
+    columns = [i for i in range(len(table.header) - 2) if any(row.cells[i].runs for row in ours)]
+    rows = [
+        replace(row, cells=[row.cells[i] for i in columns])
+        for row in table.rows
+        if any(row.cells[i].text != DASH for i in columns)
+    ]
+    header = [*table.header[:2], *(table.header[2 + i] for i in columns)]
+    return replace(table, header=header, rows=rows)
+
+
+def _by_place(views: Sequence[RunView], runs: Sequence[Run]) -> dict[str, list[RunView]]:
+    """The runs by task and model, as headings say them."""
+    found: dict[str, list[RunView]] = {}
+    for view, run in zip(views, runs, strict=True):
+        found.setdefault(f"{task_name(run.task)}, {model_name(run.model)}", []).append(view)
+    return found
+
+
+def _order(experiment: Experiment) -> tuple[bool, bool, bool, str]:
+    """What the question is about, the claims, the paper's tables in their order, then the rest."""
     name = experiment.name
-    return name != "claims", not name.startswith("table"), name
+    return name != "any_rank", name != "claims", not name.startswith("table"), name
 
 
 def _hash(text: str) -> str:
@@ -112,6 +184,7 @@ def _panel_data(panel: Panel) -> dict[str, Any]:
         "title": panel.title,
         "metrics": [{"name": name, "label": metric_named(name).axis} for name in panel.metrics],
         "series": [_series_data(series, panel.metrics) for series in panel.series],
+        "majority": panel.majority,
     }
 
 
@@ -126,6 +199,7 @@ def _series_data(series: Series, metrics: Sequence[str]) -> dict[str, Any]:
     return {
         "name": series.name,
         "look": series.look % 7,
+        "mark": (series.look + series.look // 7) % 7,  # tells equal colors apart
         "flat": series.flat,
         "seeds": seeds(counts),
         "points": points,

@@ -13,10 +13,11 @@ from dylora.files import write_text
 from dylora.methods import METHODS
 from dylora.results.curves import seconds
 from dylora.results.layout import Arm, Experiment, ScoreLayout
+from dylora.results.names import model_name
 from dylora.results.published import Published
 from dylora.results.runs import Problem, Run
 from dylora.results.tables import build_tables
-from dylora.results.tables.cells import model_name, number
+from dylora.results.tables.cells import number
 from dylora.results.tables.findings import Findings
 from dylora.results.tables.render import markdown_table
 from dylora.results.tables.selection import Column, Part, parts_of

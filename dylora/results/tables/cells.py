@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from string import ascii_lowercase
 
+from dylora.results.names import model_name
 from dylora.results.published import Published
 from dylora.results.runs import Run
 from dylora.results.stats import Center, Summary
@@ -11,17 +12,6 @@ from dylora.results.stats import Center, Summary
 DASH = "–"  # for what is missing; never a guess
 DIGITS = 2  # of a mean over seeds, as the paper prints all of them
 LETTERS = ascii_lowercase  # of the notes on single cells
-
-
-MODELS = {  # as their papers write them
-    "roberta_base": "RoBERTa-base",
-    "roberta_large": "RoBERTa-large",
-    "minilm": "MiniLM",
-    "gpt2": "GPT-2",
-    "gpt2_medium": "GPT-2 medium",
-    "gpt2_large": "GPT-2 large",
-    "gpt2_novels": "GPT-2 of novels",
-}
 
 
 @dataclass(frozen=True)
@@ -101,11 +91,6 @@ class Table:
     def _footnotes(self) -> list[str]:
         notes = (cell.note for row in self.rows for cell in row.cells if cell.note)
         return list(dict.fromkeys(notes))
-
-
-def model_name(model: str) -> str:
-    """A model's name in captions; of one that is not ours, what the user calls it."""
-    return MODELS.get(model, model)
 
 
 def number(value: float, digits: int) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 from dylora.metrics import metric_named, metrics_for
 from dylora.metrics.base import Metric
 from dylora.results.layout import Arm, ClaimsLayout, RunsLayout, ScoreLayout, SearchLayout
+from dylora.results.names import model_name
 from dylora.results.published import Published
 from dylora.results.runs import Run
-from dylora.results.tables.cells import model_name
 from dylora.suite.config import Architecture, Kind, Protocol
 
 Values = dict[int, dict[int, tuple[Run, float]]]  # rank -> seed -> run and score

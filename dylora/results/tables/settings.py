@@ -7,8 +7,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from dylora.errors import UserError
 from dylora.results.layout import CONF, SettingsLayout
+from dylora.results.names import model_name
 from dylora.results.published import Published
-from dylora.results.tables.cells import DASH, Cell, Row, Table, model_name, published_row
+from dylora.results.tables.cells import DASH, Cell, Row, Table, published_row
 from dylora.suite.config import Config, Kind, Protocol
 
 

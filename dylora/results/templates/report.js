@@ -68,6 +68,8 @@ class Chart {
     if (!width) return;
     const ranks = this.ranks, top = ranks.at(-1), shown = this.shown;
     const values = shown.flatMap((s) => s.points.flatMap((p) => [p.mean, p.low ?? p.mean, p.high ?? p.mean]));
+    const majority = this.panel.majority[this.metric];
+    if (majority !== undefined) values.push(majority);
     let low = Math.min(...values), high = Math.max(...values);
     if (!values.length) [low, high] = [0, 1];
     const room = Math.max((high - low) * 0.06, Math.abs(high) * 0.002, 1e-3);
@@ -79,6 +81,7 @@ class Chart {
     this.svg.replaceChildren();
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.axes(low, high, width, height, ranks, top);
+    if (majority !== undefined) this.baseline(majority, width);
     for (const series of shown) this.line(series, width);
     this.cursor = make("line", { class: "cursor", y1: 10, y2: height - 32 }, this.svg);
     this.svg.setAttribute("aria-valuemin", ranks[0]);
@@ -100,6 +103,13 @@ class Chart {
     make("text", { x: width - 16, y: height - 2, "text-anchor": "end" }, this.svg, "rank");
   }
 
+  baseline(value, width) {
+    const y = this.y(value);
+    make("line", { class: "majority", x1: 44, x2: width - 16, y1: y, y2: y }, this.svg);
+    const above = y > 24 ? y - 5 : y + 14;
+    make("text", { x: width - 16, y: above, "text-anchor": "end" }, this.svg, `most frequent class alone: ${value.toFixed(1)}`);
+  }
+
   line(series, width) {
     const group = make("g", { class: `s${series.look}`, "data-series": series.name }, this.svg);
     const { points } = series;
@@ -117,7 +127,7 @@ class Chart {
     make("path", { class: "line", d: `M${points.map((p) => at(p.rank, p.mean)).join("L")}` }, group);
     for (const point of points) {
       const [x, y] = at(point.rank, point.mean).split(" ");
-      const attributes = { class: "dot", d: MARKS[series.look], transform: `translate(${x} ${y})` };
+      const attributes = { class: "dot", d: MARKS[series.mark], transform: `translate(${x} ${y})` };
       make("path", { ...attributes, "data-rank": point.rank }, group);
     }
   }
@@ -157,7 +167,7 @@ class Chart {
   }
 }
 
-document.querySelectorAll(".panel").forEach((root, number) => new Chart(root, data.panels[number]));
+document.querySelectorAll(".panel").forEach((root) => new Chart(root, data.panels[root.dataset.panel]));
 
 async function copy(button) {
   const code = button.parentElement.querySelector("code");
@@ -192,10 +202,11 @@ function showRuns(button) {
 }
 
 function openTarget() {
-  const target = location.hash.startsWith("#run-") && document.getElementById(location.hash.slice(1));
-  if (!target) return;
+  const target = location.hash && document.getElementById(location.hash.slice(1));
+  if (target?.tagName !== "DETAILS") return;
   target.hidden = false;
   target.open = true;
+  if (target.parentElement.tagName === "DETAILS") target.parentElement.open = true;
   target.scrollIntoView();
 }
 
@@ -216,6 +227,11 @@ document.getElementById("filter")?.addEventListener("input", (event) => {
     const text = run.querySelector("summary").textContent.toLowerCase();
     run.hidden = !words.every((word) => text.includes(word));
     left += !run.hidden;
+  }
+  for (const place of document.querySelectorAll(".place")) {
+    const found = place.querySelector(".run:not([hidden])") !== null;
+    place.hidden = !found;
+    place.open = found && words[0] !== "";
   }
   document.getElementById("left").textContent = `${left} shown`;
 });
