@@ -78,7 +78,21 @@ def test_the_rescaled_one_is_the_same_tensors_with_dyloras_scaling(
     assert [kept(chosen, "rescaled", rank) for rank in (1, 2)] == [expected[1], expected[2]]
 
 
-def test_only_a_lora_is_truncated(tmp_path: Path) -> None:
+def test_a_sorted_dylora_is_cut_at_one_scaling_from_what_it_is_at_max_rank(tmp_path: Path) -> None:
     home = make_home(tmp_path)
-    with pytest.raises(dylora.UserError, match=r"evaluate\.truncations needs method=lora"):
-        config(home, tmp_path, "method=dylora", "evaluate.truncations=[svd]")
+    training = ["method=dylora", "train.learning_rate=0.02", "train.epochs=25"]
+    chosen = config(home, home / "results", *training, "evaluate.truncations=[svd]")
+    experiment.run(chosen)
+    record = record_of(home / "results")
+    assert record["truncations"]["svd"]["3"] == record["scores"]["3"]
+    dylora.sort_by_svd(run_folder(chosen) / "adapter.safetensors", tmp_path / "s.safetensors")
+    expected = predictions(chosen, tmp_path / "s.safetensors")
+    assert [kept(chosen, "svd", rank) for rank in (1, 2)] == [expected[1], expected[2]]
+
+
+def test_only_a_lora_is_rescaled_and_only_low_ranks_are_sorted(tmp_path: Path) -> None:
+    home = make_home(tmp_path)
+    with pytest.raises(dylora.UserError, match="method=full has no LoRA to sort"):
+        config(home, tmp_path, "method=full", "evaluate.truncations=[svd]")
+    with pytest.raises(dylora.UserError, match="rescaled is for method=lora"):
+        config(home, tmp_path, "method=dylora", "evaluate.truncations=[rescaled]")

@@ -199,7 +199,7 @@ class EvaluateConfig:
     """The evaluation after training."""
 
     ranks: list[int] | None = None  # null: every rank from 1 to max_rank
-    truncations: list[Truncation] = field(default_factory=list)  # of LoRA, scored as well
+    truncations: list[Truncation] = field(default_factory=list)  # scored as well
 
 
 @dataclass

@@ -27,6 +27,7 @@ from dylora.suite.config import (
     TrackerMode,
     TrackerName,
     TrainConfig,
+    Truncation,
     default_ranks,
 )
 from dylora.tasks import LOADERS
@@ -215,6 +216,19 @@ def _label_faults(task: TaskConfig, name: str) -> list[str]:
     return faults
 
 
+def _truncation_faults(config: Config) -> list[str]:
+    """At max_rank a truncation must be the trained adapter itself, scaled as LoRA is."""
+    wanted, method = config.evaluate.truncations, config.method
+    about, full = METHODS[method.name], method.max_rank
+    if Truncation.rescaled in wanted and not about.truncates:
+        return [f"evaluate.truncations: rescaled is for method=lora, this is method={method.name}"]
+    if wanted and not (
+        about.has_ranks and about.weights(full, full, method.alpha) == [method.alpha / full] * full
+    ):
+        return [f"evaluate.truncations: method={method.name} has no LoRA to sort at max_rank"]
+    return []
+
+
 def _pairing_faults(config: Config) -> list[str]:
     """Faults of the task, the model and the method together."""
     task, model, method = config.task, config.model, config.method
@@ -257,8 +271,7 @@ def _pairing_faults(config: Config) -> list[str]:
         )
     if config.layout.get("kind") == "settings" or config.layout.get("own_runs") is False:
         faults.append("this experiment has no runs of its own; type `make tables` for its table")
-    if config.evaluate.truncations and not about.truncates:
-        faults.append(f"evaluate.truncations needs method=lora, this is method={method.name}")
+    faults += _truncation_faults(config)
     if config.init_alpha is not None and config.init_adapter is None:
         faults.append("init_alpha is the alpha of the file init_adapter=FILE, which is not set")
     if model.dropout is not None and not 0 <= model.dropout < 1:

@@ -1,4 +1,4 @@
-"""A trained LoRA cut to its lower ranks in other ways than as it is, without training again."""
+"""A trained adapter cut to its lower ranks in other ways than its own, without training again."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,19 +41,18 @@ def _truncated_by(
     truncation: Truncation, model: nn.Module, moments: dict[str, Moments]
 ) -> Iterator[None]:
     state = rank_state(model)
-    if truncation == Truncation.rescaled:
-        method, state.method = state.method, METHODS["dylora"]  # whose rule is alpha/b
-        try:
+    # Sorted components are cut at one scaling, that of max_rank; rescaled ones at alpha/b.
+    rule = "dylora" if truncation == Truncation.rescaled else "lora"
+    method, state.method = state.method, METHODS[rule]
+    try:
+        with kept_adapter(model):
+            if truncation == Truncation.svd:
+                sort_components(model)
+            elif truncation != Truncation.rescaled:
+                sort_components(model, moments, gradients=truncation == Truncation.svd_kfac)
             yield
-        finally:
-            state.method = method
-        return
-    with kept_adapter(model):
-        if truncation == Truncation.svd:
-            sort_components(model)
-        else:
-            sort_components(model, moments, gradients=truncation == Truncation.svd_kfac)
-        yield
+    finally:
+        state.method = method
 
 
 def collected_moments(
