@@ -24,7 +24,14 @@ from dylora.errors import UserError
 from dylora.files import ADAPTER
 from dylora.metrics import metric_named
 from dylora.results.card import model_card
-from dylora.results.deploy import Backbone, backbone_of, is_repository, named_run, wanted_ranks
+from dylora.results.deploy import (
+    Backbone,
+    adapter_file,
+    backbone_of,
+    is_repository,
+    named_run,
+    wanted_ranks,
+)
 from dylora.results.runs import Run
 from dylora.suite.cli import options, plain_errors
 from dylora.suite.config import Architecture, Kind, ModelConfig, PathsConfig, TaskConfig
@@ -85,14 +92,7 @@ def _trained_on(run: Run) -> str | None:
     """Where the run's adapter file says that its backbone was; UserError if there is no file."""
     from dylora.adapter import read_adapter  # loads torch: only for a run that can be exported
 
-    path = run.folder / ADAPTER
-    if not path.is_file():
-        command = run.record.get("command", "the same command")
-        raise UserError(
-            f"{path}: is not there (git keeps records without their adapters); make it with\n"
-            f"  {command} force=true"
-        )
-    return read_adapter(path)[1].get("base_model")
+    return read_adapter(adapter_file(run))[1].get("base_model")
 
 
 def _check_push(chosen: Options, ranks: list[int], backbone: Backbone) -> None:

@@ -8,6 +8,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from dylora.errors import UserError
+from dylora.files import ADAPTER
 from dylora.metrics import metric_named
 from dylora.results.runs import Run, load_run
 from dylora.results.stats import smallest_rank
@@ -47,6 +48,18 @@ def named_run(path: str | None) -> Run:
     return load_run(folder)
 
 
+def adapter_file(run: Run) -> Path:
+    """The run's adapter; UserError, with the command that makes it, if it is not there."""
+    path = run.folder / ADAPTER
+    if not path.is_file():
+        command = run.record.get("command", "the same command")
+        raise UserError(
+            f"{path}: is not there (git keeps records without their adapters); make it with\n"
+            f"  {command} force=true"
+        )
+    return path
+
+
 def wanted_ranks(run: Run, rank: Any, tolerance: float, metric: str | None = None) -> list[int]:
     """The ranks that `rank` names: one, a list, "all", or "auto" for what `choose_rank` says.
 
@@ -61,8 +74,8 @@ def wanted_ranks(run: Run, rank: Any, tolerance: float, metric: str | None = Non
     wrong = [b for b in ranks if type(b) is not int or not 1 <= b <= run.max_rank]
     if wrong or not ranks:
         raise UserError(
-            f"rank={wrong[0] if wrong else '[]'}: the run has ranks 1 to {run.max_rank}; give one, "
-            "a list such as rank=[1,4], rank=all, or rank=auto"
+            f"rank={wrong[0] if wrong else '[]'}: the run has ranks 1 to {run.max_rank} "
+            f"({run.folder})"
         )
     return sorted(set(ranks))
 

@@ -8,9 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from dylora.errors import UserError
 from dylora.methods import METHODS
-from dylora.suite.config import Config
+from dylora.suite.config import Config, PathsConfig
 from dylora.suite.history import EpochScore, Step, read_epochs, read_steps
 from dylora.suite.records import Record, read_record
 
@@ -90,6 +92,13 @@ class Run:
             default = default[key]
             value = value.get(key, default) if isinstance(value, dict) else default
         return value
+
+    def config(self) -> Config:
+        """The whole configuration; what says where and how to work has its default."""
+        plain = OmegaConf.structured(Config(paths=PathsConfig(cache="")))
+        made = OmegaConf.to_object(OmegaConf.merge(plain, self.record["config"]))
+        assert isinstance(made, Config)
+        return made
 
     @cached_property
     def settings(self) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """The command line's manners: options as key=value, mistakes explained in one message."""
 
+import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from itertools import takewhile
 from typing import TypeVar
 
 from omegaconf import OmegaConf
@@ -60,12 +62,16 @@ def _explain_option(error: OmegaConfBaseException) -> str:
 def options(schema: type[T], usage: str | None, first: str | None = None) -> T:
     """The command line's `key=value` arguments as a `schema` dataclass; `--help` prints them.
 
-    `first` is the option that the first argument sets if it is given without a name. Raises
-    UserError or omegaconf's errors, which `plain_errors` explains.
+    `first` is the option that a first argument without a name sets; all of them, if it is a list.
+    Raises UserError or omegaconf's errors, which `plain_errors` explains.
     """
     arguments = sys.argv[1:]
-    if first and arguments and "=" not in arguments[0] and not arguments[0].startswith("-"):
-        arguments[0] = f"{first}={arguments[0]}"
+    unnamed = list(takewhile(lambda a: "=" not in a and not a.startswith("-"), arguments))
+    if first and unnamed:
+        several = OmegaConf.is_list(OmegaConf.structured(schema)[first])
+        taken = unnamed if several else unnamed[:1]
+        value = json.dumps(taken) if several else taken[0]
+        arguments[: len(taken)] = [f"{first}={value}"]
     if not {"-h", "--help"}.isdisjoint(arguments):
         print(f"{usage}\noptions:\n{OmegaConf.to_yaml(OmegaConf.structured(schema))}")
         sys.exit(0)

@@ -31,6 +31,7 @@ COMMANDS = {
     "report-md": Command("scripts/make_summary.py", "results/REPORT.md, like a short paper"),
     "choose-rank": Command("scripts/choose_rank.py", "the smallest rank that is good enough"),
     "export": Command("scripts/export_adapter.py", "an adapter for PEFT, transformers, the hub"),
+    "submission": Command("scripts/submission.py", "test-set answers for GLUE's leaderboard"),
     "sort": Command("scripts/sort_by_svd.py", "order a trained LoRA by rank, without training"),
     "score": Command("scripts/score.py", "official metrics of any system's generated texts"),
     "prepare-data": Command("scripts/prepare_data.py", "fetch E2E, DART and WebNLG"),

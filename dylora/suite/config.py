@@ -122,7 +122,7 @@ class TaskConfig:
     hub_config: str | None = None
     hub_text: list[str] = field(default_factory=list)  # names of the text columns on the hub
     text: list[str] = field(default_factory=list)  # one or two text columns
-    label: str = "label"
+    label: str = "label"  # its column; empty where rows have none, as in GLUE's test sets
     labels: list[str] = field(default_factory=list)  # class names in the order of their ids
     metrics: list[str] = field(default_factory=list)  # names in dylora.metrics.METRICS
     protocol: str | None = None  # how texts are scored, a name in dylora.metrics.nlg.PROTOCOLS

@@ -197,6 +197,8 @@ def _label_faults(task: TaskConfig, name: str) -> list[str]:
             f"{name}: task.protocol={task.protocol}: only texts are scored by one; whose settings "
             "to follow is protocol=paper or protocol=released"
         )
+    if not task.label:
+        faults.append(f"{name}: task.label= must name the column with the labels")
     if not 1 <= len(task.text) <= 2:
         faults.append(f"{name}: task.text={task.text} must name one or two text columns")
     if task.kind == Kind.classification and len(task.labels) < 2:

@@ -17,7 +17,7 @@ from dylora.errors import UserError
 from dylora.suite.config import Kind, TaskConfig
 from dylora.suite.hub import why_unreachable
 from dylora.tasks.base import Splits, local_files, split_files
-from dylora.tasks.table import RawSplit, read_tsv, to_dataset
+from dylora.tasks.table import RawSplit, read_tsv, to_dataset, wanted_columns
 
 HUB_LABEL = "label"
 
@@ -76,15 +76,15 @@ def _offline(offline: bool) -> Iterator[None]:
 
 def _from_hub(task: TaskConfig, split: str, rows: datasets.Dataset) -> datasets.Dataset:
     source = f"{task.hub}/{task.hub_config}, split {split}"
-    named = replace(task, text=task.hub_text or task.text, label=HUB_LABEL)
-    missing = [name for name in [*named.text, HUB_LABEL] if name not in rows.column_names]
+    named = replace(task, text=task.hub_text or task.text, label=task.label and HUB_LABEL)
+    missing = [name for name in wanted_columns(named) if name not in rows.column_names]
     if missing:
         raise UserError(
             f"{source}: no column {missing[0]!r}; there are: {', '.join(rows.column_names)}."
             " Name the text columns with task.hub_text=[...]"
         )
-    columns = {name: rows[name][:] for name in [*named.text, HUB_LABEL]}
-    if task.kind == Kind.classification:
+    columns = {name: rows[name][:] for name in wanted_columns(named)}
+    if task.kind == Kind.classification and named.label:
         columns[HUB_LABEL] = [_label_name(task, number) for number in columns[HUB_LABEL]]
         _check_order(task, source, rows.features[HUB_LABEL])
     return to_dataset(named, RawSplit(source, columns, range(1, len(rows) + 1), "row"))

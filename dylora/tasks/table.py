@@ -74,6 +74,11 @@ def read_tsv(task: TaskConfig, path: Path) -> RawSplit:
     return _from_rows(task, path, rows)
 
 
+def wanted_columns(task: TaskConfig) -> list[str]:
+    """The texts, and the label if the rows have one."""
+    return [*task.text, task.label] if task.label else task.text
+
+
 def read_csv(task: TaskConfig, path: Path) -> RawSplit:
     """Columns of a comma-separated file; a quoted cell may hold commas, quotes and line ends."""
     csv.field_size_limit(LONGEST_CELL)
@@ -98,8 +103,8 @@ def _from_rows(task: TaskConfig, path: Path, rows: Iterable[tuple[int, list[str]
     header = task.columns or next(rows, (0, None))[1]
     if header is None:
         raise UserError(f"{path}: the file is empty")
-    names = [*task.text, task.label]
-    for name, option in zip(names, ["text"] * len(task.text) + ["label"], strict=True):
+    names = wanted_columns(task)
+    for name, option in zip(names, ["text"] * len(task.text) + ["label"], strict=False):
         if name not in header:
             raise UserError(
                 f"{path}: no column {name!r}; there are: {', '.join(header)}. Name it with"
@@ -149,17 +154,18 @@ def _from_objects(task: TaskConfig, split: RawSplit, objects: list[Any]) -> RawS
     for row, item in enumerate(objects):
         if not isinstance(item, Mapping):
             raise UserError(f"{split.where(row)}: not an object with named values")
-        for name in [*task.text, task.label]:
+        for name in wanted_columns(task):
             if item.get(name) is None:
                 raise UserError(f"{split.where(row)}: no {name!r}; there are: {', '.join(item)}")
-    split.columns = {name: [o[name] for o in objects] for name in [*task.text, task.label]}
+    split.columns = {name: [o[name] for o in objects] for name in wanted_columns(task)}
     return split
 
 
 def to_dataset(task: TaskConfig, split: RawSplit) -> Dataset:
     """`text_a`, optionally `text_b`, and `label` from the split's text and label columns.
 
-    Labels become the index of their name in `task.labels`, for regression a float32. Raises
+    Labels become the index of their name in `task.labels`, for regression a float32; 0 where there
+    are none. Raises
     UserError naming file and row for a text that is no text, an unknown label or a score that is
     not a finite number.
     """
@@ -174,7 +180,7 @@ def to_dataset(task: TaskConfig, split: RawSplit) -> Dataset:
     if not any(text.strip() for texts in columns.values() for text in texts):
         raise UserError(f"{split.source}: no row has a text in {' or '.join(task.text)}")
     convert = _scores if task.kind == Kind.regression else _class_ids
-    columns["label"] = convert(task, split)
+    columns["label"] = convert(task, split) if task.label else [0] * len(split.places)
     label_type = "float32" if task.kind == Kind.regression else "int64"
     features = {name: Value("string") for name in columns} | {"label": Value(label_type)}
     return Dataset.from_dict(columns, features=Features(features))
