@@ -122,9 +122,9 @@ def show(configs: Sequence[Config], results: Path) -> None:
     print(f"\n{picture(by_task[PAIR], 'accuracy')}\n\n{sentence(by_task[PAIR], 'accuracy')}")
     inns = next(config for config in configs if config.task.name == INNS)
     print_samples(by_task[INNS], rows_of(inns))
-    written, _ = write_figures(runs, results / "figures")
+    drawn = write_figures(runs, results / "figures")
     write_report(results / "report.html", runs, [], {}, [])
-    print(f"\nPicture: {next(path for path in written if PAIR in path.name)}")
+    print(f"\nPicture: {next(path for path in drawn.files if PAIR in path.name)}")
     print(f"Page:    {results / 'report.html'}")
     print("Next:    source .venv/bin/activate, then dylora --help")
 

@@ -30,13 +30,14 @@ def main() -> int:
     """0 if every record and adapter could be used, else 1. Raises UserError for a wrong option."""
     results = Path(options(Options, __doc__).paths.results)
     runs, problems = load_records(results / "records")
-    written, unreadable = write_figures(runs, results / "figures")
-    for path in written:
+    drawn = write_figures(runs, results / "figures")
+    for path in drawn.files:
         print(path)
-    if not written:
+    for line in drawn.not_drawn:
+        print(f"not drawn: {line}")
+    if not drawn.files:
         print(f"no finished run in {results / 'records'}, so no figures")
-    problems += unreadable
-    return left_out(problems)
+    return left_out([*problems, *drawn.problems])
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def test_it_has_a_column_and_its_marks_in_tables(tmp_path: Path) -> None:
     layout = small_experiment(tmp_path / "e", columns={f"mrpc.{NAME}": "MRPC"})
     made, _ = build_tables(layout, load_records(tmp_path / "records")[0], {})
     texts = {(row.name, row.detail): row.cells[0] for row in made.tables[0].rows}
-    assert (texts["Cut", "1"].text, texts["Any", "1"].text) == ("80.0", "100.0")
+    assert (texts["Cut", "1"].text, texts["Any", "1"].text) == ("80.00", "100.00")
     assert texts["Any", "1"].marks == "†"
     (tests,) = [p for p in write_tables(made, tmp_path / "t") if p.name.endswith("_tests.csv")]
     first = next(csv.DictReader(tests.read_text().splitlines()))

@@ -5,21 +5,21 @@ style and a marker of its own too, for print without colors.
 """
 
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from dylora.errors import UserError
-from dylora.files import ADAPTER, whole_file
-from dylora.methods import METHODS
+from dylora.files import whole_file
 from dylora.metrics import metric_named
 from dylora.results.curves import Panel, Series, band, device, panels, seconds, seeds
 from dylora.results.runs import Problem, Run
+from dylora.results.spectra import readable_spectra
 from dylora.results.stats import Summary, summarize
 
 if TYPE_CHECKING:  # matplotlib takes a second to import, and is needed only to draw
@@ -42,33 +42,50 @@ RC: dict[Any, Any] = {
     "lines.markersize": 4,
     "pdf.fonttype": 42,  # text stays text, and journals accept the file
 }
+LABEL: dict[str, Any] = {
+    "xycoords": ("axes fraction", "data"),
+    "annotation_clip": False,
+    "va": "center",
+    "fontsize": "small",
+}
+BASELINE = LABEL | {"va": "bottom", "color": "#666666"}
+LABEL_ROOM = 0.11  # of an axis's height, for a label of two lines
 
 
-def write_figures(runs: Iterable[Run], folder: Path) -> tuple[list[Path], list[Problem]]:
-    """Draw all that the finished runs allow, each as PNG and PDF; the files, and what was left out.
+@dataclass(frozen=True)
+class Drawn:
+    """What became of the figures: files, what was not drawn and why, and what is at fault."""
 
-    Per task and model: scores, time to cover ranks (where LoRA was trained at several ranks and
-    DyLoRA was run) and singular values (where run folders hold adapters). Raises UserError without
-    matplotlib.
+    files: list[Path]
+    not_drawn: list[str]
+    problems: list[Problem]
+
+
+def write_figures(runs: Iterable[Run], folder: Path) -> Drawn:
+    """Draw all that the finished runs allow, each as PNG and PDF.
+
+    Per task, model and protocol: scores, time to cover ranks, singular values. Raises UserError
+    without matplotlib.
     """
     try:
         import matplotlib as mpl
     except ImportError as error:
         raise UserError("figures need matplotlib: pip install 'dylora[report]'") from error
-    drawings: dict[str, Callable[[Panel, list[Problem]], Figure | None]] = {
+    drawings: dict[str, Callable[[Panel, list[Problem]], Figure | str]] = {
         "scores": scores_figure,
         "time": time_figure,
         "spectra": spectra_figure,
     }
-    written: list[Path] = []
-    problems: list[Problem] = []
+    drawn = Drawn([], [], [])
     with mpl.rc_context(RC):
         for panel in panels(runs):
             for kind, draw in drawings.items():
-                figure = draw(panel, problems)
-                if figure is not None:
-                    written += _save(figure, folder / f"{kind}.{_file_name(panel.title)}")
-    return written, problems
+                figure = draw(panel, drawn.problems)
+                if isinstance(figure, str):
+                    drawn.not_drawn.append(f"{kind} of {panel.title}: {figure}")
+                else:
+                    drawn.files.extend(_save(figure, folder / f"{kind}.{_file_name(panel.title)}"))
+    return drawn
 
 
 def style(number: int) -> dict[str, Any]:
@@ -82,28 +99,42 @@ def style(number: int) -> dict[str, Any]:
 
 
 def scores_figure(panel: Panel, _: list[Problem]) -> "Figure":
-    """Score against rank, the mean over seeds with its 95% confidence band; an axis per metric."""
-    figure, axes = _axes(panel.title, len(panel.metrics))
+    """Score against rank, the mean over seeds with its 95% confidence band; an axis per metric.
+
+    Beside them, where LoRA was trained at each rank, what the first metric gains or loses to it.
+    """
+    bar = next((series for series in panel.series if series.each_rank), None)
+    figure, axes = _axes(panel.title, len(panel.metrics) + (bar is not None))
     top = max(rank for series in panel.series for rank in series.runs)
-    for metric, ax in zip(panel.metrics, axes, strict=True):
+    banded = False
+    for metric, ax in zip(panel.metrics, axes, strict=False):
         for series in panel.series:
-            _draw_scores(ax, series, metric)
+            banded |= _draw_scores(ax, series, metric)
+        if metric in panel.majority:
+            ax.axhline(panel.majority[metric], label="_", color="#888888", linestyle=(0, (1, 3)))
+            ax.annotate("most frequent class", (0.02, panel.majority[metric]), **BASELINE)
         _rank_axis(ax, top, "rank")
         ax.set_ylabel(metric_named(metric).axis)
-    _legend(figure, axes, "Mean over seeds; bands: 95% confidence (Student's t), from 3 seeds")
+    if bar is not None:
+        _draw_gaps(axes[-1], panel, bar)
+        _rank_axis(axes[-1], top, "rank")
+    _label_ends(axes[len(panel.metrics) - 1])
+    bands = "; bands: 95% confidence (Student's t)" * banded
+    figure.supxlabel(f"mean over seeds{bands}", fontsize="small")
     return figure
 
 
-def _draw_scores(ax: "Axes", series: Series, metric: str) -> None:
+def _draw_scores(ax: "Axes", series: Series, metric: str) -> bool:
+    """Whether a band was drawn: only ranks with three seeds have one."""
     summaries, look = series.summary(metric), style(series.look)
     if not summaries:
-        return
+        return False
     label = f"{series.name} ({seeds(s.n for s in summaries.values())})"
     if series.flat:
         ax.axhline(summaries[0].mean, label=label, **look | {"marker": ""})
-        return
+        return False
     ranks = sorted(summaries)
-    # With many ranks a marker at the powers of two is enough.
+    # Of many ranks the powers of two have a marker.
     marked = [i for i, rank in enumerate(ranks) if len(ranks) <= WIDE or rank.bit_count() == 1]
     means = [summaries[rank].mean for rank in ranks]
     ax.plot(ranks, means, label=label, markevery=marked, **look)
@@ -111,18 +142,49 @@ def _draw_scores(ax: "Axes", series: Series, metric: str) -> None:
     if bands:
         low, high = zip(*bands.values(), strict=True)
         ax.fill_between(list(bands), low, high, color=look["color"], alpha=0.15, linewidth=0)
+    return bool(bands)
 
 
-def time_figure(panel: Panel, _: list[Problem]) -> "Figure | None":
+def _draw_gaps(ax: "Axes", panel: Panel, bar: Series) -> None:
+    """Each series minus `bar`, of the panel's first metric, at the ranks that both have."""
+    metric = panel.metrics[0]
+    dedicated = bar.summary(metric)
+    for series in panel.series:
+        found = series.summary(metric)
+        ranks = sorted(set(found) & set(dedicated))
+        if ranks and series is not bar:
+            gaps = [found[rank].mean - dedicated[rank].mean for rank in ranks]
+            ax.plot(ranks, gaps, **style(series.look))
+    ax.axhline(0, **style(bar.look) | {"marker": ""})
+    ax.set_ylabel(f"{metric_named(metric).label} minus that of\n{bar.name}")
+
+
+def _label_ends(ax: "Axes") -> None:
+    """The name of each line at its right end, apart from each other, instead of a legend."""
+    named = [line for line in ax.lines if not str(line.get_label()).startswith("_")]
+    ends = {line: float(np.asarray(line.get_ydata())[-1]) for line in named}
+    low, high = ax.get_ylim()
+    room = LABEL_ROOM * (high - low)
+    place = high + room
+    for left, line in zip(
+        range(len(ends))[::-1], sorted(ends, key=lambda x: -ends[x]), strict=True
+    ):
+        # Below the one before, and no lower than the ones to come need.
+        place = max(min(ends[line], place - room), low + left * room)
+        words = str(line.get_label()).replace(" seed", "\N{NO-BREAK SPACE}seed")
+        ax.annotate(textwrap.fill(words, 24), (1.03, place), color=line.get_color(), **LABEL)
+
+
+def time_figure(panel: Panel, _: list[Problem]) -> "Figure | str":
     """Hours until k ranks have an adapter: LoRA trained once per rank, DyLoRA once for all.
 
-    Of the device with the most runs alone. LoRA is charged for scoring its own rank only.
+    Of the device with most runs; LoRA is charged for scoring its own rank only.
     """
     each = [series for series in panel.series if series.each_rank]
     once = [series for series in panel.series if series.method.trains_every_rank]
     devices = Counter(device(run) for series in [*each, *once] for run in series.all_runs)
     if not each or not once:
-        return None
+        return "needs DyLoRA, and LoRA trained at two ranks or more"
     place = devices.most_common(1)[0][0]
     figure, (ax,) = _axes(panel.title, 1)
     for series in each:
@@ -150,7 +212,7 @@ def _hours(runs: Iterable[Run], place: str, own: bool) -> Summary | None:
     return summarize(values) if values else None
 
 
-def spectra_figure(panel: Panel, problems: list[Problem]) -> "Figure | None":
+def spectra_figure(panel: Panel, problems: list[Problem]) -> "Figure | str":
     """Singular values of the deltas at ranks 1, 2, 4, ..., the mean over layers and seeds.
 
     A run whose adapter cannot be read is added to `problems` and left out.
@@ -159,11 +221,11 @@ def spectra_figure(panel: Panel, problems: list[Problem]) -> "Figure | None":
     for series in panel.series:
         if series.flat or series.each_rank or series.cut:
             continue
-        values = [v for run in series.all_runs if (v := _spectra_if_readable(run, problems))]
+        values = [v for run in series.all_runs if (v := readable_spectra(run, problems))]
         if values:
             found[f"{series.name} ({seeds([len(values)])})"] = values
     if not found:
-        return None
+        return "no run's folder has an adapter (they are not in git)"
     figure, axes = _axes(panel.title, len(found), sharey=True)
     for ax, (name, values) in zip(axes, found.items(), strict=True):
         ranks = sorted(values[0])
@@ -176,45 +238,6 @@ def spectra_figure(panel: Panel, problems: list[Problem]) -> "Figure | None":
     axes[0].set_ylabel("value (scaled delta)")
     _legend(figure, axes, "Mean over adapted layers and seeds")
     return figure
-
-
-def _spectra_if_readable(run: Run, problems: list[Problem]) -> dict[int, np.ndarray]:
-    try:
-        return singular_values(run)
-    except (SafetensorError, OSError, KeyError) as error:
-        path = run.folder / ADAPTER
-        problems.append(Problem(path, f"cannot be read ({error}); run again with force=true"))
-        return {}
-
-
-def singular_values(run: Run) -> dict[int, np.ndarray]:
-    """Per rank b in 1, 2, 4, ..., r_max the singular values (layers, b) of every delta.
-
-    A delta is B[:, :b] diag(w) A[:b], with the weights in use of the run's method. Empty if the
-    run's folder holds no adapter (it is not in git).
-    """
-    path = run.folder / ADAPTER
-    if not path.is_file() or not run.max_rank:
-        return {}
-    tensors = load_file(path)
-    pairs = [
-        (tensors[name.removesuffix("A") + "B"], tensors[name])
-        for name in sorted(tensors)
-        if name.endswith("lora_A")
-    ]
-    top, alpha = run.max_rank, run.option("method.alpha")
-    found = {}
-    for b in sorted({*(2**i for i in range(top.bit_length())), top}):
-        weights = METHODS[run.method].weights(b, top, alpha)
-        found[b] = np.stack([_product_spectrum(B[:, :b] * weights, A[:b]) for B, A in pairs])
-    return found
-
-
-def _product_spectrum(B: np.ndarray, A: np.ndarray) -> np.ndarray:
-    """The b singular values of B A, from the small matrix between two QR factorizations."""
-    left, right = np.linalg.qr(B).R, np.linalg.qr(A.T).R
-    values = np.linalg.svd(left @ right.T, full_matrices=False, compute_uv=False)
-    return np.pad(values, (0, len(A) - len(values)))  # a rank above the layer's width adds zeros
 
 
 def _axes(title: str, number: int, sharey: bool = False) -> "tuple[Figure, list[Axes]]":
