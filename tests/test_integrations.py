@@ -34,7 +34,8 @@ from dylora.integrations import RankedTrainer
 from dylora.rank import rank_state
 from dylora.suite.config import MethodConfig, TrainConfig
 from dylora.training.batching import training_batches
-from dylora.training.loop import Objective, train
+from dylora.training.loop import train
+from dylora.training.step import Objective
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

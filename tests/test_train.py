@@ -18,7 +18,8 @@ from dylora.errors import UserError
 from dylora.rank import rank_state
 from dylora.suite.config import MethodConfig, RankLoss, RankScope, TrainConfig
 from dylora.suite.signals import Interrupted, hand_on_signals, stop_requests
-from dylora.training.loop import Objective, Progress, train
+from dylora.training.loop import Progress, train
+from dylora.training.step import Objective
 
 ROWS = 20
 TOKENS = inputs(ROWS, 6)

@@ -18,7 +18,7 @@ from dylora.rank import at_rank
 from dylora.suite.config import Config, Kind, TaskConfig
 from dylora.tasks.base import Splits
 from dylora.training.batching import evaluation_batches
-from dylora.training.loop import Objective, Results, Scores
+from dylora.training.step import Objective, Results, Scores
 from dylora.training.workers import from_all, is_main, own_share
 
 SIGNATURE = f"scikit-learn {version('scikit-learn')}, scipy {version('scipy')}"

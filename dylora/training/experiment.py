@@ -41,8 +41,9 @@ from dylora.suite.signals import hand_on_signals
 from dylora.tasks import load
 from dylora.training import classification, generation
 from dylora.training.initial_adapter import find_adapter
-from dylora.training.loop import Progress, Results, train
+from dylora.training.loop import Progress, train
 from dylora.training.models import load_backbone, start_bias
+from dylora.training.step import Results
 from dylora.training.tracking import Track, tracking
 from dylora.training.truncation import truncated
 from dylora.training.workers import from_all, is_main

@@ -17,7 +17,7 @@ from dylora.tasks.base import Splits
 from dylora.training import causal
 from dylora.training.batching import evaluation_batches
 from dylora.training.decode import decode_ranks
-from dylora.training.loop import Objective, Results, Scores
+from dylora.training.step import Objective, Results, Scores
 from dylora.training.workers import from_all, is_main, own_share
 
 

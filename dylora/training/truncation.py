@@ -11,7 +11,7 @@ from dylora.rank import at_rank, rank_state
 from dylora.suite.config import Config, Truncation
 from dylora.svd import Moments, kept_adapter, recorded_moments, sort_components
 from dylora.training.batching import training_batches
-from dylora.training.loop import Objective
+from dylora.training.step import Objective
 
 MOMENT_BATCHES = 24  # of the training data, for the moments of inputs and gradients
 
