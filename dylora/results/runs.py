@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from dylora.errors import UserError
 from dylora.methods import METHODS
 from dylora.suite.config import Config, PathsConfig
+from dylora.suite.constant import constant
 from dylora.suite.history import EpochScore, Step, read_epochs, read_steps
 from dylora.suite.records import Record, read_record
 
@@ -129,6 +130,13 @@ class Run:
     def output(self, split: str, rank: int) -> list[str] | None:
         """What the run predicted at a rank, a line per example; None if it was not kept."""
         return read_lines(self.folder / "outputs" / f"{split}.rank{rank}.txt")
+
+    def constant(self, rank: int, truncation: str | None) -> bool:
+        """Whether it predicts the same for every example of a split there."""
+        place = f"{truncation}/" if truncation and rank < self.max_rank else ""
+        splits = self.option("task.eval_splits")
+        found = (read_lines(self.folder / f"outputs/{place}{s}.rank{rank}.txt") for s in splits)
+        return any(constant(lines or []) for lines in found)
 
     def labels(self, split: str) -> list[str] | None:
         """What `output` should have been (classification and regression)."""

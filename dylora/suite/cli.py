@@ -93,12 +93,21 @@ def left_out(problems: Iterable[object]) -> int:
 
 
 def score_table(record: Record) -> str:
-    """The record's scores as text, a row per rank, and why any are missing."""
+    """The record's scores as text, a row per rank, and why any are missing.
+
+    Ranks that predict the same for every example are marked, and the last row is what always
+    giving the most frequent label would score.
+    """
     names = list(next(iter(record["scores"].values())))
     lines = ["rank  " + "  ".join(f"{name:>10}" for name in names)]
     for rank, values in record["scores"].items():
         cells = (_cell(values[name], max(10, len(name))) for name in names)
-        lines.append(f"{rank if rank != '0' else '-':>4}  " + "  ".join(cells))
+        same = record.get("constant", {}).get(rank)
+        mark = "" if same is None else f"  {same[:40]!r} for every example"
+        lines.append(f"{rank if rank != '0' else '-':>4}  " + "  ".join(cells) + mark)
+    if most := record.get("majority"):
+        cells = (_cell(most.get(name), max(10, len(name))) for name in names)
+        lines.append(f"{'-':>4}  " + "  ".join(cells) + "  most frequent label, untrained")
     absent = {n: text for n, text in record.get("metrics", {}).items() if text.startswith(ABSENT)}
     return "\n".join([*lines, *(f"{name} {text}" for name, text in absent.items())])
 

@@ -43,6 +43,8 @@ class StartedRecord(TypedDict):
     error: NotRequired[str]
     device: NotRequired[dict[str, str | int]]
     metrics: NotRequired[dict[str, str]]
+    constant: NotRequired[dict[str, str]]  # rank -> what it predicts for every example
+    majority: NotRequired[dict[str, float]]  # scores of the most frequent training label
 
 
 class FinishedRecord(StartedRecord):

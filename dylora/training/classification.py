@@ -133,7 +133,7 @@ def evaluate(
         examples = encode(splits[split], tokenizer, task.max_length)
         labels = np.array([e["label"] for e in examples])
         predictions = predict(model, examples, tokenizer, ranks, size, device)
-        ending = f"_{split.removeprefix('validation_')}" if number else ""
+        ending = _ending(number, split)
         if is_main():
             write_lines(outputs / f"{split}.labels.txt", _as_text(labels, task))
         for rank, values in predictions.items():
@@ -142,6 +142,28 @@ def evaluate(
             by_metric = score(task.metrics, values, labels)
             found[rank] |= {metric + ending: value for metric, value in by_metric.items()}
     return found, dict.fromkeys(task.metrics, SIGNATURE)
+
+
+def majority(config: Config, splits: Splits) -> dict[str, float]:
+    """Scores of a classifier that always gives the most frequent class of the training data.
+
+    Named as those of `evaluate`; empty for a regression.
+    """
+    task = config.task
+    if task.kind == Kind.regression:
+        return {}
+    found = {}
+    most = np.bincount(splits["train"]["label"][:]).argmax()
+    for number, split in enumerate(task.eval_splits):
+        labels = np.array(splits[split]["label"][:])
+        by_metric = score(task.metrics, np.full_like(labels, most), labels)
+        found |= {metric + _ending(number, split): value for metric, value in by_metric.items()}
+    return found
+
+
+def _ending(number: int, split: str) -> str:
+    """Of the names of metrics on the evaluation split of this number."""
+    return f"_{split.removeprefix('validation_')}" if number else ""
 
 
 def _as_text(values: np.ndarray, task: TaskConfig) -> list[str]:

@@ -25,6 +25,7 @@ from dylora.methods import METHODS
 from dylora.start import read_start, warm_start
 from dylora.suite.cli import score_table
 from dylora.suite.config import Config, Device, Kind, Precision
+from dylora.suite.constant import constant_ranks
 from dylora.suite.history import finite, write_history
 from dylora.suite.lock import locked
 from dylora.suite.record_schema import SCHEMA
@@ -122,6 +123,9 @@ def _run(config: Config, folder: Path, command: str) -> Record:
                     for truncation, below in truncated(config, model, objective, accelerator.device)
                 }
         record["metrics"] = signatures
+        record["constant"] = constant_ranks(folder / "outputs", config.task.eval_splits)
+        if config.task.kind != Kind.generation:
+            record["majority"] = classification.majority(config, splits)
         record["best_epoch"] = progress.best_epoch
         record["times"] = {**clock.seconds, "train": round(progress.seconds, 3)}
         record["peak_memory_bytes"] = _peak_memory(accelerator.device)

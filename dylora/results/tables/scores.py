@@ -29,6 +29,7 @@ from dylora.results.tables.ranges import range_tables
 from dylora.results.tables.selection import Column, Values, parts_of
 
 MEAN, BEST = "mean", "best"  # details of rows that stand for several ranks
+CONSTANT = "At least one run predicts the same for every example"
 
 
 def score_tables(
@@ -142,8 +143,11 @@ def cell_at(findings: Findings, arm: Arm, column: Column, detail: str) -> Cell:
         return Cell()
     runs, numbers = zip(*by_seed.values(), strict=True)
     cell = score_cell(summarize(numbers), findings.center, DIGITS, runs)
-    rank = int(detail or 0) if detail != MEAN else -1
-    return replace(cell, marks=findings.marks_at.get((arm.name, column.key, rank), ""))
+    if detail == MEAN:
+        return cell
+    rank = int(detail or 0)
+    note = CONSTANT if any(run.constant(rank, arm.truncation) for run in runs) else ""
+    return replace(cell, marks=findings.marks_at.get((arm.name, column.key, rank), ""), note=note)
 
 
 def mean_over(values: Values, ranks: Sequence[int]) -> dict[int, tuple[Run, float]]:
@@ -198,7 +202,8 @@ def _convention_notes(findings: Findings) -> list[str]:
             notes.append(
                 f"{mark} differs from {against} at the same rank: paired bootstrap and approximate "
                 "randomization over the examples both give p < 0.05, not corrected for the number "
-                "of comparisons."
+                "of comparisons. Tests compare the same examples, ± is between seeds: a mark can "
+                "stand beside values whose ± overlap."
             )
     untested = sum(test.comparison is None for test in findings.tests)
     if untested:
