@@ -43,6 +43,7 @@ class StartedRecord(TypedDict):
     error: NotRequired[str]
     device: NotRequired[dict[str, str | int]]
     metrics: NotRequired[dict[str, str]]
+    data: NotRequired[dict[str, dict[str, int | str]]]  # split -> rows and their hash
     constant: NotRequired[dict[str, str]]  # rank -> what it predicts for every example
     majority: NotRequired[dict[str, float]]  # scores of the most frequent training label
 

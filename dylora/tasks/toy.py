@@ -28,7 +28,7 @@ from typing import TypeVar
 import numpy as np
 
 from dylora.errors import UserError
-from dylora.files import make_folder
+from dylora.files import make_folder, whole_file
 
 T = TypeVar("T")
 Meanings = list[tuple[str, ...]]  # the words of one meaning may stand for each other
@@ -238,7 +238,7 @@ TASKS = {
 
 
 def write(name: str, folder: Path) -> Path:
-    """Write the task's files below `folder`, unless they are there, and return their folder.
+    """Write the task's files below `folder`, unless they are there and whole; their folder.
 
     Its name ends in a hash of the content. Raises UserError if there is no toy task of that name.
     """
@@ -255,4 +255,11 @@ def write(name: str, folder: Path) -> Path:
         for file, content in contents.items():
             (unfinished / file).write_bytes(content)
 
-    return make_folder(folder / f"{name}-{digest}", fill)
+    made = make_folder(folder / f"{name}-{digest}", fill)
+    for file, content in contents.items():
+        path = made / file
+        if not path.is_file() or path.read_bytes() != content:
+            print(f"{path} was damaged and is written anew")
+            with whole_file(path) as unfinished:
+                unfinished.write_bytes(content)
+    return made

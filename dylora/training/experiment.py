@@ -40,6 +40,7 @@ from dylora.suite.records import (
 )
 from dylora.suite.signals import hand_on_signals
 from dylora.tasks import load
+from dylora.tasks.fingerprint import Fingerprint, difference, fingerprint, local_fingerprint
 from dylora.training import classification, generation
 from dylora.training.initial_adapter import find_adapter
 from dylora.training.loop import Progress, train
@@ -65,6 +66,7 @@ def run(config: Config, command: str = "") -> Record:
     folder = run_folder(config)
     record = None if config.force else read_record(folder)
     if record is not None and record["status"] == "done":
+        _check_data(record, local_fingerprint(config.task, config.paths), "type force=true")
         print(f"done already: {folder / 'record.json'} (force=true runs it again)")
         print(score_table(record))
         return record
@@ -96,6 +98,10 @@ def _run(config: Config, folder: Path, command: str) -> Record:
             warm_start(model, start, config.init_alpha, config.model.head)
         objective = kind.objective(config, splits, tokenizer, accelerator.device)
     record = _new_record(config, command, model, accelerator)
+    record["data"] = fingerprint(splits)
+    if (folder / "checkpoint").exists():
+        begin_anew = f"delete {folder / 'checkpoint'} and repeat the command"
+        _check_data(read_record(folder), record["data"], begin_anew)
     with (
         _alone(folder, run_folder(config)),
         hand_on_signals(),  # when record and tracker are done: it may end the process
@@ -130,6 +136,20 @@ def _run(config: Config, folder: Path, command: str) -> Record:
         record["times"] = {**clock.seconds, "train": round(progress.seconds, 3)}
         record["peak_memory_bytes"] = _peak_memory(accelerator.device)
     return from_all(record)[0]
+
+
+def _check_data(record: Record | None, now: Fingerprint | None, advice: str) -> None:
+    """Raise UserError if a run was made from other rows than are there now.
+
+    Nothing is known of records older than fingerprints, nor of data that is not on this machine.
+    """
+    before = (record or {}).get("data")
+    changed = difference(before, now) if before and now else ""
+    if changed:
+        raise UserError(
+            f"the data of this run has changed since: {changed}. Put the former files back, or, "
+            f"to run on these, {advice}"
+        )
 
 
 def _by_name(scores: Results) -> Record:
