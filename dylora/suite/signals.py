@@ -43,6 +43,28 @@ def stop_requests() -> Iterator[list[int]]:
 
 
 @contextmanager
+def terminable() -> Iterator[None]:
+    """Within the block SIGTERM raises Interrupted at once, instead of ending the process.
+
+    Put it around scoring, of which no step must be finished: what is done is on disk. It leaves a
+    launcher's own handler in place.
+    """
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # the record is written now
+        raise Interrupted("stopped; run again to go on")
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
 def hand_on_signals() -> Iterator[None]:
     """Give the signals that stopped training to the handlers that `stop_requests` stood in for.
 

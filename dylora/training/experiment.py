@@ -1,12 +1,8 @@
 """One run from configuration to record; the only module that sees the whole configuration."""
 
-import resource
-import shutil
-import sys
 import time
-import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,8 +22,7 @@ from dylora.start import read_start, warm_start
 from dylora.suite.cli import score_table
 from dylora.suite.config import Config, Device, Kind, Precision
 from dylora.suite.constant import constant_ranks
-from dylora.suite.history import finite, write_history
-from dylora.suite.lock import locked
+from dylora.suite.history import finite
 from dylora.suite.record_schema import SCHEMA
 from dylora.suite.records import (
     Record,
@@ -36,17 +31,17 @@ from dylora.suite.records import (
     run_folder,
     signature,
     without_neutral,
-    write_record,
 )
-from dylora.suite.signals import hand_on_signals
+from dylora.suite.signals import hand_on_signals, terminable
 from dylora.tasks import load
 from dylora.tasks.fingerprint import Fingerprint, difference, fingerprint, local_fingerprint
 from dylora.training import classification, generation
 from dylora.training.initial_adapter import find_adapter
-from dylora.training.loop import Progress, train
+from dylora.training.keeping import alone, kept, peak_memory
+from dylora.training.loop import train
 from dylora.training.models import load_backbone, start_bias
 from dylora.training.step import Results
-from dylora.training.tracking import Track, tracking
+from dylora.training.tracking import tracking
 from dylora.training.truncation import truncated
 from dylora.training.workers import from_all, is_main
 
@@ -103,10 +98,11 @@ def _run(config: Config, folder: Path, command: str) -> Record:
         begin_anew = f"delete {folder / 'checkpoint'} and repeat the command"
         _check_data(read_record(folder), record["data"], begin_anew)
     with (
-        _alone(folder, run_folder(config)),
+        alone(folder, run_folder(config)),
+        terminable(),
         hand_on_signals(),  # when record and tracker are done: it may end the process
         tracking(config, record) as track,
-        _kept(folder, record, track) as follow,
+        kept(folder, record, track) as follow,
     ):
         # The first step's dropout does not depend on what came before it; each process has its own.
         set_seed(config.seed, device_specific=True)
@@ -134,7 +130,7 @@ def _run(config: Config, folder: Path, command: str) -> Record:
             record["majority"] = classification.majority(config, splits)
         record["best_epoch"] = progress.best_epoch
         record["times"] = {**clock.seconds, "train": round(progress.seconds, 3)}
-        record["peak_memory_bytes"] = _peak_memory(accelerator.device)
+        record["peak_memory_bytes"] = peak_memory(accelerator.device)
     return from_all(record)[0]
 
 
@@ -266,72 +262,3 @@ def _new_record(config: Config, command: str, model: nn.Module, accelerator: Acc
         },
         **provenance(PROJECT),
     }
-
-
-@contextmanager
-def _alone(folder: Path, final: Path) -> Iterator[None]:
-    """Keep other processes off the run; at the end what is in `folder` takes its `final` place."""
-    with locked(final) if is_main() else nullcontext():
-        yield
-        if not is_main():
-            return
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-        if folder != final:
-            shutil.rmtree(final, ignore_errors=True)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            folder.rename(final)
-
-
-@contextmanager
-def _kept(folder: Path, record: Record, track: Track) -> Iterator[Track]:
-    """Keep the record on disk in step with what happens: running, then done or why not.
-
-    The history is written first, from the progress that the yielded function was given last before
-    it handed it to `track`.
-    """
-    progress: Progress | None = None
-
-    def follow(current: Progress) -> None:
-        nonlocal progress
-        progress = current
-        track(current)
-
-    _reset_peak_memory()
-    _write(folder, record, progress)
-    try:
-        yield follow
-    except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # a launcher's handler exits
-        record["status"] = "interrupted" if stopped else "failed"
-        record["error"] = str(error) if isinstance(error, UserError) else traceback.format_exc()
-        _write(folder, record, progress)
-        raise
-    record["status"] = "done"
-    _write(folder, record, progress)
-
-
-def _write(folder: Path, record: Record, progress: Progress | None) -> None:
-    if not is_main():
-        return
-    if progress is not None:
-        write_history(folder, progress.steps, progress.epochs)
-    write_record(folder, record)
-
-
-def _reset_peak_memory() -> None:
-    """Let the peak be this run's, not that of an earlier one in the same process (Linux, CUDA)."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory(device: torch.device) -> dict[str, int | None]:
-    """Peak of the process's resident memory and, on a GPU, of torch's allocations, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    status = Path("/proc/self/status")
-    if status.exists():
-        host = 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
-    on_gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    return {"host": host, "device": on_gpu}
