@@ -20,7 +20,7 @@ from dylora.importers import PEFT_PREFIX, read_loralib, read_peft, read_tensors
 from dylora.layers import FUSED_PARTS, AdaptedLayer, LoRAFused, LoRALinear, LowRank
 from dylora.methods import adapter_method
 from dylora.rank import RankState, at_rank, checked_rank, nested_layers, rank_state, set_rank
-from dylora.tensors import write_tensors
+from dylora.tensors import CHECKSUM, check_tensors, write_tensors
 
 FORMAT = "dylora-adapter-1"
 TASK_TYPES = {  # PEFT's names, by the ending of transformers' class names
@@ -347,6 +347,8 @@ def read_adapter(
         raise UserError(f"{path} has the format {kind}, this version reads {FORMAT}: update dylora")
     if alpha is not None:
         raise UserError(f"{path} says its own alpha: leave alpha= out (dylora run: init_alpha)")
+    check_tensors(path)
+    facts.pop(CHECKSUM, None)
     return tensors, facts
 
 

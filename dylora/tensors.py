@@ -1,14 +1,18 @@
 """A safetensors file that equal tensors and facts always give the same bytes of."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save
 from torch import Tensor
 
 from dylora.errors import UserError
 from dylora.files import whole_file
+
+CHECKSUM = "sha256"  # among the metadata, of all the rest of the file
 
 
 def write_tensors(
@@ -25,6 +29,7 @@ def write_tensors(
     content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
     length = int.from_bytes(content[:8], "little")
     header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(content[8 : 8 + length])}
+    header["__metadata__"][CHECKSUM] = _digest(header, memoryview(content)[8 + length :])
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
     path = Path(path)
@@ -32,3 +37,23 @@ def write_tensors(
         file.write(len(text).to_bytes(8, "little") + text)
         file.write(memoryview(content)[8 + length :])
     return path
+
+
+def check_tensors(path: Path) -> None:
+    """Raise UserError if a file of `write_tensors` is no longer what was written.
+
+    A flipped bit would else be read as another weight. Files without checksum pass.
+    """
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    known = header.get("__metadata__", {}).get(CHECKSUM)
+    if known is not None and known != _digest(header, memoryview(content)[8 + length :]):
+        raise UserError(f"{path} is damaged: its checksum is wrong; make or copy it again")
+
+
+def _digest(header: dict[str, Any], tensors: memoryview) -> str:
+    rest = {k: v for k, v in header["__metadata__"].items() if k != CHECKSUM}
+    digest = hashlib.sha256(json.dumps({**header, "__metadata__": rest}, sort_keys=True).encode())
+    digest.update(tensors)
+    return digest.hexdigest()

@@ -197,7 +197,8 @@ def test_an_adapter_that_holds_no_numbers_is_neither_saved_nor_loaded(
     name = "roberta.encoder.layer.1.attention.self.query.lora_B"
     tensors[name][0, 0] = value
     with safe_open(path, "pt") as file:
-        save_file(tensors, path, file.metadata())
+        facts = {k: v for k, v in file.metadata().items() if k != "sha256"}
+    save_file(tensors, path, facts)
     with pytest.raises(dylora.UserError, match=r"a\.safetensors: roberta.*lora_B has values"):
         dylora.load_adapter(roberta(), path)
     with torch.no_grad():

@@ -192,6 +192,7 @@ class TrainConfig:
     eval_ranks: list[int] | None = None
     select: str = "mean"  # best epoch by: mean (over eval_ranks), a rank, max (max_rank), or last
     patience: int | None = None  # stop after so many epochs without a better score
+    checkpoint_seconds: float = 300.0  # a process that is killed outright loses at most this work
 
 
 @dataclass

@@ -37,6 +37,7 @@ NEUTRAL = (
     "train.eval_batch_size",
     "evaluate.truncations",
     "train.gradient_checkpointing",
+    "train.checkpoint_seconds",
     "task.decode.token_budget",
 )
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "dylora")

@@ -131,6 +131,8 @@ def _train_faults(train: TrainConfig) -> list[str]:
         faults.append(f"train.learning_rate={train.learning_rate}: must be above 0, such as 4e-4")
     if train.adam_eps <= 0:
         faults.append(f"train.adam_eps={train.adam_eps}: must be above 0, such as 1e-8")
+    if train.checkpoint_seconds < 0:
+        faults.append(f"train.checkpoint_seconds={train.checkpoint_seconds}: must be at least 0")
     if not 0 <= train.warmup_ratio < 1:
         faults.append(f"train.warmup_ratio={train.warmup_ratio}: a part of all steps, in [0, 1)")
     if not 0 <= train.label_smoothing < 1:

@@ -37,6 +37,7 @@ from dylora.rank import at_rank
 from dylora.suite.config import DecodeConfig
 from dylora.training.batching import budget_batches
 from dylora.training.causal import encode_prompts, end_token, padding_token
+from dylora.training.decode_log import DecodeLog
 
 EMPTY_LINE = "\n\n"
 
@@ -101,7 +102,7 @@ def decode(
     _check_lengths(prompts, settings, model)
     search = {k: v for k, v in asdict(settings).items() if k != "token_budget"}
     key = hashlib.sha256(json.dumps([prompts, search, weights]).encode()).hexdigest()
-    log = _Log(output.with_suffix(".jsonl"), key)
+    log = DecodeLog(output.with_suffix(".jsonl"), key)
     if len(log.texts) < len(prompts):
         output.unlink(missing_ok=True)  # nothing of an earlier adapter may stand there meanwhile
     if progress is not None:
@@ -262,31 +263,3 @@ def _digest_trained(model: PreTrainedModel) -> str:
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-class _Log:
-    """The texts decoded so far by number of input: JSON lines, only ever appended to.
-
-    The first line names what the texts belong to. A last line that a kill left unfinished, and a
-    file of other texts, are dropped.
-    """
-
-    def __init__(self, path: Path, key: str) -> None:
-        self.path = path
-        self.texts: dict[int, str] = {}
-        header = json.dumps({"key": key})
-        # The last piece follows the last line's end: nothing, or a line that was cut off.
-        lines = path.read_text("utf-8").split("\n")[:-1] if path.exists() else []
-        if lines and lines[0] == header:
-            items = map(json.loads, lines[1:])
-            self.texts |= {item["input"]: item["text"] for item in items}
-        write_lines(path, [header, *(self._line(*item) for item in self.texts.items())])
-
-    def append(self, texts: dict[int, str]) -> None:
-        self.texts |= texts
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(self._line(*item) + "\n" for item in texts.items())
-
-    @staticmethod
-    def _line(number: int, text: str) -> str:
-        return json.dumps({"input": number, "text": text})

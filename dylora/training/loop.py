@@ -31,7 +31,6 @@ from dylora.training.divergence import diverged
 from dylora.training.step import Objective, OptimizerStep, Scores
 from dylora.training.workers import is_main
 
-CHECKPOINT_SECONDS = 300  # at most so much work is lost when a process is killed outright
 AGREE_STEPS = 10  # several processes ask each other so often whether to stop
 HISTORY_POINTS = 2000  # steps kept in the record; longer runs keep every k-th
 
@@ -101,7 +100,7 @@ def train(
                     track(progress)
                 progress.step += 1
                 bar.update()
-                overdue = time.perf_counter() - last_save > CHECKPOINT_SECONDS
+                overdue = time.perf_counter() - last_save > config.checkpoint_seconds
                 stopping, saving = _agreed(bool(stop), overdue, progress.step, accelerator)
                 if stopping or saving:
                     save()
