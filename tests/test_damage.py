@@ -13,7 +13,7 @@ from tiny import roberta
 import dylora
 from dylora.errors import UserError
 from dylora.suite.signals import Interrupted
-from dylora.training import experiment
+from dylora.training import experiment, loop
 from dylora.training.checkpoint import FORMER, STATE, load_checkpoint, save_checkpoint
 from dylora.training.decode_log import DecodeLog
 
@@ -104,14 +104,14 @@ def test_checkpoints_are_as_often_as_asked_and_that_changes_no_signature(tmp_pat
     home = make_home(tmp_path)
     often = config(home, tmp_path / "results", "train.checkpoint_seconds=0")
     seldom = config(home, tmp_path / "results")
-    real, saved = experiment.train.__globals__["save_checkpoint"], []
+    real, saved = loop.save_checkpoint, []
 
     def save(*arguments: Any) -> None:
         saved.append(1)
         real(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(experiment.train.__globals__, "save_checkpoint", save)
+        patch.setattr(loop, "save_checkpoint", save)
         experiment.run(often)
         assert len(saved) == 12 + 2, "after every step and every epoch"
     assert experiment.run(seldom)["status"] == "done", "it is the same run"

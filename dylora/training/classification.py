@@ -152,7 +152,7 @@ def majority(config: Config, splits: Splits) -> dict[str, float]:
     task = config.task
     if task.kind == Kind.regression:
         return {}
-    found = {}
+    found: dict[str, float] = {}
     most = np.bincount(splits["train"]["label"][:]).argmax()
     for number, split in enumerate(task.eval_splits):
         labels = np.array(splits[split]["label"][:])
