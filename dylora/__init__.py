@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dylora.errors import UserError
     from dylora.export import export_merged, export_peft
     from dylora.nested import load_nested, nest
+    from dylora.overview import Overview, RankScores, evaluate_ranks, summary
     from dylora.rank import RankSampler, at_rank, set_rank
     from dylora.start import warm_start
     from dylora.svd import Spectrum, sort_by_svd
@@ -43,6 +44,10 @@ _HOME = {
     "export_peft": "dylora.export",
     "load_nested": "dylora.nested",
     "nest": "dylora.nested",
+    "Overview": "dylora.overview",
+    "RankScores": "dylora.overview",
+    "evaluate_ranks": "dylora.overview",
+    "summary": "dylora.overview",
     "RankSampler": "dylora.rank",
     "at_rank": "dylora.rank",
     "hold_untrained_rows": "dylora.adapter",
@@ -53,12 +58,15 @@ _HOME = {
 }
 
 __all__ = [
+    "Overview",
     "RankSampler",
+    "RankScores",
     "Spectrum",
     "UserError",
     "adapt",
     "adapter_state",
     "at_rank",
+    "evaluate_ranks",
     "export_merged",
     "export_peft",
     "hold_untrained_rows",
@@ -69,6 +77,7 @@ __all__ = [
     "save_adapter",
     "set_rank",
     "sort_by_svd",
+    "summary",
     "warm_start",
 ]
 

@@ -53,6 +53,10 @@ class LowRank(nn.Module):
         lora_A, lora_B = self._truncated()
         return F.linear(F.linear(x, lora_A) * state.weights(x), lora_B)
 
+    def extra_repr(self) -> str:
+        frozen = ", frozen" * self.frozen
+        return f"{self.rank_state!r}{frozen}"
+
     def _truncated(self) -> tuple[Tensor, Tensor]:
         """A[:b] and B[:, :b]; with `frozen` all but the last component are detached."""
         b = self.rank_state.rank

@@ -60,6 +60,11 @@ class RankState:
         self._last: Rank = None
         self.set(self.max_rank)
 
+    def __repr__(self) -> str:
+        rank = self.rank.tolist() if isinstance(self.rank, Tensor) else self.rank
+        sizes = f"rank={rank}, max_rank={self.max_rank}, alpha={self.alpha:g}"
+        return f"RankState(method={self.method.name}, {sizes})"
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "RankState":
         copied = memo[id(self)] = RankState(self.method, self.max_rank, self.alpha)
         copied.set(self.rank)
@@ -265,7 +270,11 @@ class RankSampler:
                 "use uniform, or geometric with geometric_p between 0 and 1"
             )
         self.probabilities: np.ndarray = mass / mass.sum()
-        self.seed = seed
+        self.distribution, self.seed = distribution, seed
+
+    def __repr__(self) -> str:
+        ranks = f"{self.ranks[0]}..{self.ranks[-1]}"
+        return f"RankSampler(ranks {ranks}, {self.distribution}, seed={self.seed})"
 
     def __call__(self, step: int) -> int:
         """The rank of optimizer step `step`."""
