@@ -22,17 +22,25 @@ ConfigStore.instance().store(name="schema", node=Config)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(composed: DictConfig) -> None:
+def main(composed: DictConfig) -> Config | None:
     sweeping = HydraConfig.get().mode == RunMode.MULTIRUN  # the sweeper reports the mistakes then
     with nullcontext() if sweeping else plain_errors():
         config = OmegaConf.to_object(composed)
         assert isinstance(config, Config)
         validate(config)
+        if config.dry_run and sweeping:
+            return config  # the sweeper shows them all
+        if config.dry_run:
+            from dylora.results.plan import show_plan
+
+            show_plan([config])
+            return None
         from dylora.training.experiment import (
             run,  # imports torch, which a wrong option need not wait for
         )
 
         run(config, shlex.join(["dylora", "run", *HydraConfig.get().overrides.task]))
+    return None
 
 
 if __name__ == "__main__":

@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
 from joblib import effective_n_jobs
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from dylora.errors import UserError
 from dylora.suite.cli import explain
@@ -66,6 +68,15 @@ class GridSweeper(BasicSweeper):
         super().__init__(max_batch_size=None)
         self.grids, self.smoke = grids, smoke
 
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        parts: dict[str, Any] = {"hydra_context": hydra_context, "task_function": task_function}
+        super().setup(**parts, config=config)
+        if config.dry_run:  # here and now, wherever the runs would go
+            self.launcher = BasicLauncher()
+            self.launcher.setup(**parts, config=config)
+
     def sweep(self, arguments: list[str]) -> Any:
         assert self.config is not None and self.hydra_context is not None and self.launcher
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
@@ -89,7 +100,10 @@ class GridSweeper(BasicSweeper):
                 ) from error
             if self.config.fail_fast and any(_failed(job) for job in done):
                 break
-        _report(done, len(batch))
+        if self.config.dry_run:
+            _show_plan(done)
+        else:
+            _report(done, len(batch))
         return done
 
 
@@ -108,13 +122,29 @@ def _failed(job: JobReturn) -> bool:
 
 def _report(done: list[JobReturn], planned: int) -> None:
     """Print what failed and why, and leave with 1 if anything did."""
-    failed = [job for job in done if _failed(job)]
-    print(f"{len(done) - len(failed)} of {planned} runs done, {len(failed)} failed")
-    for job in failed:
+    failed = sum(_failed(job) for job in done)
+    print(f"{len(done) - failed} of {planned} runs done, {failed} failed")
+    _list_failures(done)
+    if failed:
+        sys.exit(1)
+
+
+def _show_plan(done: list[JobReturn]) -> None:
+    """Print what the runs of a dry run would be; leave with 1 if not all could be."""
+    from dylora.results.plan import show_plan
+
+    _list_failures(done)
+    configs = [job.return_value for job in done if not _failed(job)]
+    if configs:
+        show_plan(configs)
+    if len(configs) < len(done):
+        sys.exit(1)
+
+
+def _list_failures(done: list[JobReturn]) -> None:
+    for job in filter(_failed, done):
         try:
             _ = job.return_value
         except Exception as error:  # whatever the run raised
             reason = explain(error).strip() or type(error).__name__
             print(f"failed: {' '.join(job.overrides or [])}\n  {reason}", file=sys.stderr)
-    if failed:
-        sys.exit(1)

@@ -57,6 +57,7 @@ MISTAKES = {
         "protocol=paper",
         "conf/recipe/released/roberta_base_wnli.yaml",
     ],
+    "dry_run=maybe": ["dry_run=maybe: must be true, json or false"],
     "train.adam_eps=0": ["train.adam_eps", "1e-8"],
     "experiments=table8": ["make tables"],
     "experiments=claims": ["make tables"],

@@ -50,6 +50,7 @@ def test_the_signature_is_readable_and_stable() -> None:
         {"tracker__name": "wandb"},
         {"device": Device.cpu},
         {"force": True},
+        {"dry_run": True},
         {"train__eval_batch_size": 7},
         {"task__decode__token_budget": 99},
     ],

@@ -239,6 +239,7 @@ class Config:
     init_adapter: str | None = None  # file, folder (a run's or PEFT's), or a task run before
     init_alpha: float | None = None  # of an init_adapter that does not say its own, as loralib's
     force: bool = False  # run again although a record is there
+    dry_run: Any = False  # true, or json: list the runs with state and cost, start nothing
     fail_fast: bool = False  # a sweep stops at the first run that fails
     layout: dict[str, Any] = field(default_factory=dict)  # of an experiment's table; not read here
 

@@ -32,6 +32,7 @@ NEUTRAL = (
     "tracker",
     "device",
     "force",
+    "dry_run",
     "fail_fast",
     "layout",
     "train.eval_batch_size",

@@ -280,6 +280,8 @@ def _pairing_faults(config: Config) -> list[str]:
         faults.append("init_alpha is the alpha of the file init_adapter=FILE, which is not set")
     if model.dropout is not None and not 0 <= model.dropout < 1:
         faults.append(f"model.dropout={model.dropout}: must be in [0, 1), or null")
+    if config.dry_run not in (False, True, "json"):
+        faults.append(f"dry_run={config.dry_run}: must be true, json or false")
     if config.seed < 0:
         faults.append(f"seed={config.seed}: must be 0 or more")
     return faults

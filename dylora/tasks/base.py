@@ -20,7 +20,8 @@ from typing import Any
 from datasets import Dataset
 
 from dylora.errors import UserError
-from dylora.suite.config import TaskConfig
+from dylora.suite.config import Config, TaskConfig
+from dylora.suite.hub import why_unreachable
 
 Splits = dict[str, Dataset]  # "train", "validation", "test", or names such as "validation_matched"
 Loader = Callable[[TaskConfig, Path], Splits]  # (task, data folder) -> splits
@@ -94,6 +95,24 @@ def local_files(task: TaskConfig, folder: Path) -> dict[str, Path]:
                 f" task.files.{split}=FILE{without}"
             )
     return paths
+
+
+def why_no_data(config: Config) -> str | None:
+    """Why the run's data cannot be had; None if it can, as that of toy tasks, which is made here.
+
+    Files are not opened, only looked for.
+    """
+    task = config.task
+    if task.toy:
+        return None
+    folder = Path(config.paths.data) / task.folder
+    if folder.is_dir():
+        lacking = [file for file in split_files(task).values() if not (folder / file).exists()]
+        return f"{folder} lacks {', '.join(lacking)}" if lacking else None
+    if task.hub is None:
+        return f"there is no folder {folder}"
+    reason = why_unreachable(task.hub, "dataset")
+    return reason and f"there is no folder {folder}, and from the hub: {reason}"
 
 
 def read_text(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,13 @@ from transformers import (
 from dylora.errors import UserError
 from dylora.heads import HEADS, head_module
 from dylora.suite.config import Dtype, Kind, ModelConfig, PathsConfig, TaskConfig
-from dylora.suite.hub import why_unreachable
+from dylora.suite.hub import local_model, why_unreachable
 
 
 def locate(model: ModelConfig, paths: PathsConfig) -> str:
     """Where the weights are: a folder if there is one on this machine, else the hub id.
 
-    In this order: pretrained here on toy text, `name_or_path` as a folder, below `paths.models` by
-    the id's last part, in the package `model.package` if it is installed, the hub.
+    Toy models are pretrained here; the others are where `local_model` finds them.
     """
     if model.toy:
         from dylora.pretraining.pretrain import (
@@ -35,14 +33,7 @@ def locate(model: ModelConfig, paths: PathsConfig) -> str:
         )
 
         return str(toy_model(model.name, Path(paths.cache)))
-    local = Path(paths.models) / Path(model.name_or_path).name
-    for folder in (Path(model.name_or_path), local):
-        if (folder / "config.json").is_file():
-            return str(folder)
-    if model.package is not None and (spec := find_spec(model.package)) is not None:
-        assert spec.origin is not None
-        return str(Path(spec.origin).parent / "model")
-    return model.name_or_path
+    return str(local_model(model, paths) or model.name_or_path)
 
 
 def load_backbone(
