@@ -40,12 +40,12 @@ def made_up_runs(folder: Path, seed: int, any_rank: dict[int, float]) -> None:
     write_run(folder, seed=seed, max_rank=2, scores=any_rank)
 
 
-def test_the_arms_stand_by_their_mean_over_ranks_and_seeds_that_all_have(tmp_path: Path) -> None:
+def test_the_arms_stand_by_their_mean_over_ranks_for_the_seeds_of_the_bar(tmp_path: Path) -> None:
     made_up_runs(tmp_path, 1, {1: 0.7, 2: 0.8})
     write_run(tmp_path, seed=2, max_rank=2, scores={1: 0.1, 2: 0.1})  # the others lack this seed
     layout = experiment(tmp_path / "e", arms=ARMS, bar="Each").layout
     found = standing(layout, load_records(tmp_path / "records")[0])
-    assert found is not None and found.bar is not None
+    assert found is not None
     assert (found.tasks, found.seeds) == (["MRPC"], 1)
     assert found.bar.mean == pytest.approx(85)
     assert [(arm.name, arm.mean) for arm in found.arms] == [
@@ -55,7 +55,15 @@ def test_the_arms_stand_by_their_mean_over_ranks_and_seeds_that_all_have(tmp_pat
     assert (found.arms[0].low, found.arms[0].top) == (pytest.approx(70), pytest.approx(80))
 
 
-def test_no_order_is_stated_while_an_arm_lacks_a_rank(tmp_path: Path) -> None:
+def test_an_arm_that_lacks_a_rank_is_named_and_not_ordered(tmp_path: Path) -> None:
     made_up_runs(tmp_path, 1, {1: 0.7})
+    layout = experiment(tmp_path / "e", arms=ARMS, bar="Each").layout
+    found = standing(layout, load_records(tmp_path / "records")[0])
+    assert found is not None
+    assert ([arm.name for arm in found.arms], found.left_out) == (["Sorted"], ["Any"])
+
+
+def test_no_order_is_stated_without_a_lora_at_each_rank(tmp_path: Path) -> None:
+    write_run(tmp_path, max_rank=2, scores={1: 0.7, 2: 0.7})
     layout = experiment(tmp_path / "e", arms=ARMS, bar="Each").layout
     assert standing(layout, load_records(tmp_path / "records")[0]) is None

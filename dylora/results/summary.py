@@ -20,7 +20,7 @@ from dylora.results.tables import build_tables
 from dylora.results.tables.cells import number
 from dylora.results.tables.findings import Findings
 from dylora.results.tables.render import markdown_table
-from dylora.results.tables.selection import Column, Part, parts_of
+from dylora.results.tables.selection import Part, parts_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN = ("any_rank", "claims", "each_rank", "appendix_a")  # experiments, in this order
@@ -56,8 +56,9 @@ class Answer:
 
     tasks: list[str]
     seeds: int
-    bar: Standing | None
+    bar: Standing
     arms: list[Standing]  # best mean over ranks first
+    left_out: list[str]  # arms that lack a task or a seed
 
 
 def write_summary(
@@ -129,38 +130,44 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def standing(layout: object, runs: Sequence[Run]) -> Answer | None:
-    """The any-rank arms with the paper's protocol, over tasks and seeds that all of them have."""
+    """The any-rank arms over the tasks and seeds for which the bar has a run at every rank.
+
+    Arms that lack any of these are not ordered but named. None without a bar, or its runs.
+    """
     if not isinstance(layout, ScoreLayout):
         return None
     part = next((p for p in parts_of(runs, layout) if p.runs and _is_own(p, layout)), None)
-    if part is None:
+    bar = next((arm for arm in layout.arms if arm.name == layout.bar), None)
+    if part is None or bar is None:
         return None
-    findings = Findings.of(layout, part)
-    arms = [a for a in layout.arms if any(findings.values[a.name, c.key] for c in findings.columns)]
+    values = Findings.of(layout, part).values
 
-    def seeds_at(arm: Arm, column: Column, rank: int) -> set[int]:
-        return set(findings.values[arm.name, column.key].get(rank, {}))
+    def seeds_of(arm: Arm, key: str) -> set[int]:
+        by_rank = values[arm.name, key]
+        return set.intersection(*(set(by_rank.get(rank, {})) for rank in arm.ranks))
 
-    common = {
-        c: set.intersection(*(seeds_at(arm, c, rank) for arm in arms for rank in arm.ranks))
-        for c in findings.columns
-    }
-    columns = [column for column, seeds in common.items() if seeds]
-    if not columns:
+    common = {key: seeds for key in layout.columns if (seeds := seeds_of(bar, key))}
+    if not common:
         return None
+    arms = [a for a in layout.arms if all(common[key] <= seeds_of(a, key) for key in common)]
 
     def score(arm: Arm, rank: int) -> float:
-        by_column = (findings.values[arm.name, c.key][rank] for c in columns)
-        pairs = zip(by_column, columns, strict=True)
-        return fmean(fmean(by_seed[seed][1] for seed in common[c]) for by_seed, c in pairs)
+        return fmean(
+            fmean(values[arm.name, key][rank][seed][1] for seed in seeds)
+            for key, seeds in common.items()
+        )
 
     found = []
     for arm in arms:
         curve = [score(arm, rank) for rank in arm.ranks]
         found.append(Standing(arm.name, fmean(curve), curve[0], curve[-1]))
-    bar = next((each for each in found if each.name == layout.bar), None)
-    rest = sorted((each for each in found if each is not bar), key=lambda each: -each.mean)
-    return Answer([c.heading for c in columns], min(len(common[c]) for c in columns), bar, rest)
+    return Answer(
+        tasks=[layout.columns[key] for key in common],
+        seeds=min(len(seeds) for seeds in common.values()),
+        bar=next(each for each in found if each.name == bar.name),
+        arms=sorted((f for f in found if f.name != bar.name), key=lambda each: -each.mean),
+        left_out=[arm.name for arm in layout.arms if arm not in arms],
+    )
 
 
 def _is_own(part: Part, layout: ScoreLayout) -> bool:
