@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -57,7 +58,7 @@ def load(loader: str, form: str, folder: Path, content: bytes | None, **changes:
         **{"folder": str(folder), "eval_splits": [], **of_table, **changes},
         files={**dict.fromkeys(files), "train": file.name},
     )
-    return LOADERS[loader](task, folder)
+    return resolve_name(LOADERS[loader])(task, folder)
 
 
 def refused(message: str, *arguments: Any, **changes: Any) -> None:
