@@ -272,7 +272,7 @@ def test_a_toy_model_is_made_once_and_named_by_what_made_it(
     assert AutoModelForMaskedLM.from_pretrained(folders[0]).config.hidden_size == 64
     assert AutoModelForCausalLM.from_pretrained(folders[1]).config.n_embd == 64
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain, "train", None)  # a call fails
+        patch.setattr(pretrain, "train_language_model", None)  # a call fails
         assert [pretrain.toy_model(name, tmp_path) for name in pretrain.TOY_MODELS] == folders
     toy = pretrain.TOY_MODELS["tiny_gpt2"]
     other = replace(toy, config=replace(toy.config, learning_rate=1e-3))

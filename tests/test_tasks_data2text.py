@@ -47,11 +47,11 @@ def webnlg_json() -> str:
     triples = [triple("A_1", "runwayName", '"Cé, D & E"'), triple("A_1", "city", "B")]
     born = texts(("good", "P was born in 1900."))
     entries = [
-        {"category": "Airport", "modifiedtripleset": triples, "lexicalizations": texts(*good)},
+        {"category": "Airport", "modifiedtripleset": triples, "lexicalisations": texts(*good)},
         {
             "category": "Politician",
             "modifiedtripleset": [triple("P", "born", "1900")],
-            "lexicalizations": born,
+            "lexicalisations": born,
         },
     ]
     return json.dumps({"entries": [{str(i): entry} for i, entry in enumerate(entries, start=1)]})
@@ -280,7 +280,7 @@ def test_bad_input(
 
 
 def test_missing_file_says_how_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"prepare_data.py task=dart.*task\.files\.train=FILE"):
+    with pytest.raises(UserError, match=r"prepare-data task=dart.*task\.files\.train=FILE"):
         load_dart(task_config("dart"), tmp_path)
 
 

@@ -213,7 +213,7 @@ def _webnlg_entry(item: dict[str, Any], place: str) -> Entry:
         ],
         [
             Reference(one_line(_text(x["lex"])), _text(x["comment"]))
-            for x in entry["lexicalizations"]
+            for x in entry["lexicalisations"]
         ],
         _text(entry["category"]),
         place,
