@@ -66,3 +66,13 @@ def test_a_bar_that_is_no_arm_is_one_clear_error(tmp_path: Path) -> None:
         experiment(tmp_path / "e", arms=ARMS, bar="Eech")
     _, (problem,) = load_experiments(tmp_path / "e", {"mrpc", "rte"})
     assert "bar: there is no arm 'Eech'" in str(problem)
+
+
+def test_one_rank_for_every_use_stands_beside_the_any_rank_methods(tmp_path: Path) -> None:
+    write_seed(tmp_path, 1, {1: 0.78, 2: 0.91})
+    one = {"name": "One", "match": {"method.name": "lora", "method.max_rank": 1}, "spread": True}
+    chosen = experiment(tmp_path / "e", arms=[*ARMS, one | {"ranks": RANKS}], bar="Each")
+    made, _ = build_tables(chosen, load_records(tmp_path / "records")[0], {})
+    (table,) = [table for table in made.tables if "gap to Each" in table.title]
+    found = row(table, "One", "MRPC")
+    assert [found[name].text for name in ("1", "2")] == ["0.00", "-10.00"]

@@ -26,8 +26,13 @@ class Arm:
     ranks: list[int] = field(default_factory=list)  # a row for each; none: it has no ranks
     mean_of: list[int] = field(default_factory=list)  # a row with the mean over these ranks
     own_rank: bool = False  # each rank is that of a run trained at this rank, not of a truncation
+    spread: bool = False  # the score at max_rank stands at all ranks: one rank for every use
     truncation: Truncation | None = None  # of a LoRA, cut in another way than as it was trained
     against: list[str] = field(default_factory=list)  # arms to test against at the same rank
+
+    def scored_rank(self, rank: int, max_rank: int) -> int:
+        """The rank of a run of `max_rank` whose score stands at `rank`."""
+        return max_rank if self.spread else rank
 
 
 @dataclass
@@ -244,6 +249,9 @@ def _check(layout: Layout) -> None:
     unknown = [name for arm in arms_of(layout) for name in arm.against if name not in names]
     if unknown:
         raise UserError(f"against: there is no arm {unknown[0]!r}; write one of {names}")
+    tested = [arm.name for arm in arms_of(layout) if arm.spread and arm.against]
+    if tested:
+        raise UserError(f"arm {tested[0]!r} spreads one rank over all; leave out its against")
     if isinstance(layout, ScoreLayout) and layout.bar not in (None, *names):
         raise UserError(f"bar: there is no arm {layout.bar!r}; write one of {names}")
 

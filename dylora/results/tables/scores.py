@@ -146,7 +146,8 @@ def cell_at(findings: Findings, arm: Arm, column: Column, detail: str) -> Cell:
     if detail == MEAN:
         return cell
     rank = int(detail or 0)
-    note = CONSTANT if any(run.constant(rank, arm.truncation) for run in runs) else ""
+    constant = (run.constant(arm.scored_rank(rank, run.max_rank), arm.truncation) for run in runs)
+    note = CONSTANT if any(constant) else ""
     return replace(cell, marks=findings.marks_at.get((arm.name, column.key, rank), ""), note=note)
 
 

@@ -128,8 +128,10 @@ def select(arm: Arm, runs: Sequence[Run]) -> Selection:
     matching = [r for r in runs if all(r.option(k) == v for k, v in arm.match.items())]
     if not arm.own_rank:
         chosen, left_out = _repetitions(matching)
-        scored = sorted({rank for run in chosen.values() for rank in run.scores})
-        return Selection(dict.fromkeys(scored, chosen), left_out)
+        scored = {rank for run in chosen.values() for rank in run.scores}
+        return Selection(
+            dict.fromkeys(arm.ranks if arm.spread else sorted(scored), chosen), left_out
+        )
     selection = Selection()
     for rank in arm.ranks:
         trained = [run for run in matching if run.max_rank == rank]
@@ -161,7 +163,8 @@ def values_of(arm: Arm, selection: Selection, column: Column) -> Values:
     found: Values = {}
     for rank, by_seed in selection.chosen.items():
         for seed, run in sorted(by_seed.items()):
-            value = run.truncated(arm.truncation).get(rank, {}).get(column.metric)
+            scored = run.truncated(arm.truncation).get(arm.scored_rank(rank, run.max_rank), {})
+            value = scored.get(column.metric)
             if value is not None:
                 found.setdefault(rank, {})[seed] = run, column.about.printed(value)
     return found
