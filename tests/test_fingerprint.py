@@ -60,11 +60,11 @@ def test_a_record_without_fingerprint_and_one_without_its_data_stay_done(made: C
     Path(made.task.folder).rename(Path(made.task.folder).with_name("away"))
     assert experiment.run(made)["status"] == "done"
     Path(made.task.folder).with_name("away").rename(made.task.folder)
-    edit(made, ",bad", ",good")
     (path,) = Path(made.paths.results).glob("records/*/record.json")
     record = json.loads(path.read_text())
     del record["data"]
     path.write_text(json.dumps(record))
+    (Path(made.task.folder) / "train.csv").write_bytes(b"\xff\xfe no table")
     assert experiment.run(made)["status"] == "done"
 
 

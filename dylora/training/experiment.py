@@ -61,7 +61,8 @@ def run(config: Config, command: str = "") -> Record:
     folder = run_folder(config)
     record = None if config.force else read_record(folder)
     if record is not None and record["status"] == "done":
-        _check_data(record, local_fingerprint(config.task, config.paths), "type force=true")
+        if record.get("data"):  # older records do not say what they were made from
+            _check_data(record, local_fingerprint(config.task, config.paths), "type force=true")
         print(f"done already: {folder / 'record.json'} (force=true runs it again)")
         print(score_table(record))
         return record
