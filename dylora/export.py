@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dylora.adapter import (
@@ -27,10 +26,12 @@ from dylora.adapter import (
     tied_layers,
 )
 from dylora.errors import UserError
+from dylora.files import write_text, writing
 from dylora.heads import head_module
 from dylora.importers import PEFT_PREFIX, PlainLora
 from dylora.layers import FUSED_PARTS
 from dylora.rank import checked_rank
+from dylora.tensors import write_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel  # which takes seconds to import
@@ -72,11 +73,10 @@ def export_peft(
         exported[f"{PEFT_PREFIX}{name}.lora_A.weight"] = lora.A
         exported[f"{PEFT_PREFIX}{name}.lora_B.weight"] = lora.B
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in exported.items()}
-    save_file(contiguous, folder / "adapter_model.safetensors", {"format": "pt"})
+    plain = {name: tensor.detach().cpu() for name, tensor in exported.items()}
+    write_tensors(plain, {"format": "pt"}, folder / "adapter_model.safetensors")
     text = json.dumps(_peft_config(layers, config, facts, head), indent=2)
-    (folder / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+    write_text(folder / "adapter_config.json", text + "\n")
     return folder
 
 
@@ -85,7 +85,7 @@ def export_merged(model: "PreTrainedModel", folder: str | Path, rank: int) -> Pa
 
     `AutoModel*.from_pretrained` reads it without PEFT or this package. The tokenizer is not part of
     a model: save it beside. `model` is left as it was. An adapted layer with a tied weight is saved
-    untied. Raises UserError if there is no adapter, or not this rank.
+    untied. Raises UserError if there is no adapter, or not this rank, or no room for the model.
     """
     layers = adapter_layers(model)
     if not layers:
@@ -95,7 +95,7 @@ def export_merged(model: "PreTrainedModel", folder: str | Path, rank: int) -> Pa
     adapted = {name: whole.get_submodule(name) for name in bare}
     ties = whole.config.tie_word_embeddings
     unties = bool(tied_layers(model))
-    with merged(model, rank):
+    with merged(model, rank), writing(Path(folder)):
         try:
             whole.config.tie_word_embeddings = ties and not unties
             for name, layer in bare.items():

@@ -21,7 +21,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
 
 import dylora
 from dylora.errors import UserError
-from dylora.files import ADAPTER
+from dylora.files import ADAPTER, write_text, writing
 from dylora.metrics import metric_named
 from dylora.results.card import model_card
 from dylora.results.deploy import (
@@ -78,7 +78,7 @@ def main() -> None:
     for rank, folder in folders.items():
         address = chosen.repo or folder.as_posix()
         card = model_card(run, rank, backbone, address, chosen.merged, chosen.license)
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        write_text(folder / "README.md", card)
         known = {k: v for k, v in run.scores.get(rank, {}).items() if v is not None}
         scores = ", ".join(
             f"{name} {metric_named(name).printed(value):.2f}" for name, value in known.items()
@@ -157,7 +157,8 @@ def _write_merged(run: Run, folders: Mapping[int, Path], source: str) -> None:
     dylora.load_adapter(model, run.folder / ADAPTER)
     for rank, folder in folders.items():
         dylora.export_merged(model, folder, rank)
-        tokenizer.save_pretrained(folder)
+        with writing(folder):
+            tokenizer.save_pretrained(folder)
 
 
 def _push(folder: Path, chosen: Options) -> None:

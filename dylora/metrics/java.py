@@ -8,9 +8,12 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+
+from dylora.errors import UserError
 
 
 class ToolError(Exception):
@@ -47,20 +50,32 @@ def meteor(references: Sequence[Sequence[str]], predictions: Sequence[str]) -> f
     references[i] are those of input i; METEOR takes the best one of each and sums the statistics.
     """
     most = max(map(len, references))
-    with tempfile.TemporaryDirectory() as name:
-        hypotheses, groups = Path(name, "hypotheses"), Path(name, "references")
-        hypotheses.write_text("".join(f"{line}\n" for line in predictions), encoding="utf-8")
-        # N lines for each input; an empty one scores 0, so it is never the best.
-        lines = (line for group in references for line in [*group, *[""] * (most - len(group))])
-        groups.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        output = _run_java(
-            "meteor/meteor-1.5.jar",
-            ["Meteor", str(hypotheses), str(groups), "-l", "en", "-norm", "-r", str(most)],
-        )
+    # N lines for each input; an empty one scores 0, so it is never the best.
+    lines = [line for group in references for line in [*group, *[""] * (most - len(group))]]
+    with _temporary_files(predictions, lines) as files:
+        arguments = ["Meteor", *files, "-l", "en", "-norm", "-r", str(most)]
+        output = _run_java("meteor/meteor-1.5.jar", arguments)
     final = re.search(r"^Final score:\s+(\S+)", output, re.MULTILINE)
     if final is None:
         raise ToolError(f"METEOR printed no final score but: {output[-200:]}")
     return 100 * float(final[1])
+
+
+@contextmanager
+def _temporary_files(*texts: Sequence[str]) -> Iterator[list[str]]:
+    """The names of files that hold these lines."""
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            paths = [Path(folder, str(number)) for number in range(len(texts))]
+            for path, lines in zip(paths, texts, strict=True):
+                path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"METEOR's temporary files cannot be written: {error.strerror}. Make room, or set "
+                "TMPDIR=FOLDER before the command, and type it again"
+            ) from error
+        yield list(map(str, paths))
 
 
 def _run_java(jar: str, arguments: list[str], text: str = "") -> str:

@@ -81,8 +81,8 @@ class TrainingState:
     def save(self, path: Path) -> None:
         """Write it to `path`, whole or not at all."""
         parts = {name: getattr(self, name).state_dict() for name in SAVED}
-        with whole_file(path) as unfinished:
-            torch.save(parts | {"progress": asdict(self.progress)}, unfinished)
+        with whole_file(path) as unfinished, unfinished.open("wb") as file:
+            torch.save(parts | {"progress": asdict(self.progress)}, file)
 
     def load(self, path: Path) -> None:
         """Put back what `save` wrote."""

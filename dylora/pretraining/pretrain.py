@@ -19,7 +19,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from dylora.errors import UserError
-from dylora.files import make_folder
+from dylora.files import make_folder, write_text
 from dylora.pretraining.language_model import Batches, PretrainConfig, check, new_model
 from dylora.pretraining.loop import PretrainProgress, train_language_model
 from dylora.pretraining.text import (
@@ -95,8 +95,7 @@ def _same_training(unfinished: Path, config: PretrainConfig, key: str) -> None:
             f"{unfinished} holds the unfinished training of another model or text: repeat its "
             "options to go on, remove it to start anew, or choose another output="
         )
-    unfinished.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(wanted, indent=1))
+    write_text(path, json.dumps(wanted, indent=1))
 
 
 def split(tokens: Tokens) -> tuple[Tokens, Tokens]:

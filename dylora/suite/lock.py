@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from dylora.errors import UserError
+from dylora.files import writing
 
 
 @contextmanager
@@ -16,21 +17,24 @@ def locked(folder: Path) -> Iterator[None]:
     """Keep other processes off a run's folder inside the block.
 
     The lock is the kernel's, on a file in results/locks: it ends with the process that has it,
-    however that ends. Raises UserError saying which process runs it now.
+    however that ends. Raises UserError saying which process runs it now, or why none can.
     """
     path = folder.parents[1] / "locks" / folder.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab+", buffering=0)
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             raise UserError(
-                f"{folder} is being run by {file.read()}: wait until it is done, or stop it and "
-                "type the command again, which goes on where it stopped"
+                f"{folder} is being run by {file.read().decode()}: wait until it is done, or stop "
+                "it and type the command again, which goes on where it stopped"
             ) from None
-        file.truncate(0)
         started = datetime.now().isoformat(timespec="seconds")
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {started}")
-        file.flush()
+        with writing(path):
+            file.truncate(0)
+            owner = f"process {os.getpid()} on {socket.gethostname()} since {started}"
+            file.write(owner.encode())
         yield

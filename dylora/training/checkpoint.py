@@ -43,7 +43,8 @@ def save_checkpoint(
         "progress": progress,
     }
     with whole_file(folder / STATE) as unfinished:
-        torch.save(state, unfinished)
+        with unfinished.open("wb") as file:  # by itself torch.save does not say what went wrong
+            torch.save(state, file)
         if (folder / STATE).exists():
             (folder / STATE).replace(folder / FORMER)
 

@@ -5,7 +5,7 @@ import zlib
 from operator import itemgetter
 from pathlib import Path
 
-from dylora.files import write_lines
+from dylora.files import write_lines, writing
 
 
 class DecodeLog:
@@ -32,7 +32,7 @@ class DecodeLog:
 
     def append(self, texts: dict[int, str]) -> None:
         self.texts |= texts
-        with self.path.open("a", encoding="utf-8") as file:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.writelines(self._line(*item) + "\n" for item in texts.items())
 
     @staticmethod

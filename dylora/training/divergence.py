@@ -33,8 +33,8 @@ def diverged(
         facts = {"step": step, "rank": rank, "learning_rate": learning_rate}
         trained = {name: tensor.cpu() for name, tensor in adapter_state(model).items()}
         kept = [{name: tensor.cpu() for name, tensor in batch.items()} for batch in batches]
-        with whole_file(path) as unfinished:
-            torch.save({**facts, "trained": trained, "batches": kept}, unfinished)
+        with whole_file(path) as unfinished, unfinished.open("wb") as file:
+            torch.save({**facts, "trained": trained, "batches": kept}, file)
     return UserError(
         f"{what} at step {step}, rank {rank:g}, learning rate {learning_rate:g}: try a lower "
         f"train.learning_rate or method.alpha. The weights and the batch of this step: {path}"

@@ -55,7 +55,8 @@ def kept(folder: Path, record: Record, track: Track) -> Iterator[Track]:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # a launcher's handler exits
         record["status"] = "interrupted" if stopped else "failed"
         record["error"] = str(error) if isinstance(error, UserError) else traceback.format_exc()
-        _write(folder, record, progress)
+        with suppress(UserError):  # on a disk that takes nothing the first error is the one to see
+            _write(folder, record, progress)
         raise
     record["status"] = "done"
     _write(folder, record, progress)
