@@ -298,9 +298,13 @@ def save_adapter(model: nn.Module, path: str | Path, **metadata: str) -> Path:
     """Write the trained tensors and what is needed to load them to one safetensors file.
 
     `metadata` is kept with them. The file appears whole or not at all; equal adapters give equal
-    files. Returns its path. Raises UserError naming a tensor with values that are not finite.
+    files, so that it names a backbone of the hub but no folder of this machine. Returns its path.
+    Raises UserError naming a tensor with values that are not finite.
     """
-    return write_adapter(adapter_state(model), {**adapter_facts(model), **metadata}, path)
+    facts = adapter_facts(model)
+    if "base_model" in facts and Path(facts["base_model"]).exists():
+        del facts["base_model"]
+    return write_adapter(adapter_state(model), {**facts, **metadata}, path)
 
 
 def write_adapter(tensors: dict[str, Tensor], facts: dict[str, str], path: str | Path) -> Path:

@@ -13,7 +13,7 @@ hub; with dry_run=true it only says what would be sent, and needs neither networ
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,8 @@ def main() -> None:
     if chosen.rank is None:
         raise UserError("say which rank: rank=4, rank=[1,4], rank=all or rank=auto")
     ranks = wanted_ranks(run, chosen.rank, chosen.tolerance, chosen.metric)
-    loaded_from = _trained_on(run)
+    adapter_file(run)  # or an error
+    loaded_from = _place_of_backbone(run)
     backbone = backbone_of(run, loaded_from, chosen.base_model)
     _check_push(chosen, ranks, backbone)
     ending = "-merged" if chosen.merged else ""
@@ -71,8 +72,7 @@ def main() -> None:
     for folder in folders.values():
         _check_free(folder, "config.json" if chosen.merged else "adapter_config.json")
     if chosen.merged:
-        local = loaded_from if loaded_from and Path(loaded_from).is_dir() else None
-        _write_merged(run, folders, chosen.base_model or local or backbone.name)
+        _write_merged(run, folders, chosen.base_model or loaded_from)
     else:
         _write_adapters(run, folders, backbone)
     for rank, folder in folders.items():
@@ -88,11 +88,17 @@ def main() -> None:
         _push(folders[ranks[0]], chosen)
 
 
-def _trained_on(run: Run) -> str | None:
-    """Where the run's adapter file says that its backbone was; UserError if there is no file."""
-    from dylora.adapter import read_adapter  # loads torch: only for a run that can be exported
+def _place_of_backbone(run: Run) -> str:
+    """Where the run's backbone is found from here: a folder, or its id on the hub."""
+    from dylora.training.models import locate  # loads torch: only for a run that can be exported
 
-    return read_adapter(adapter_file(run))[1].get("base_model")
+    return locate(_backbone_settings(run), PathsConfig())
+
+
+def _backbone_settings(run: Run) -> ModelConfig:
+    names = ("name", "name_or_path", "revision", "package", "toy")
+    options = {name: run.option(f"model.{name}") for name in names}
+    return ModelConfig(architecture=Architecture(run.option("model.architecture")), **options)
 
 
 def _check_push(chosen: Options, ranks: list[int], backbone: Backbone) -> None:
@@ -139,13 +145,7 @@ def _write_merged(run: Run, folders: Mapping[int, Path], source: str) -> None:
     task = TaskConfig(
         name=run.task, kind=Kind(run.option("task.kind")), labels=run.option("task.labels")
     )
-    settings = ModelConfig(
-        name=run.model,
-        architecture=Architecture(run.option("model.architecture")),
-        name_or_path=source,
-        revision=run.option("model.revision"),
-        package=run.option("model.package"),
-    )
+    settings = replace(_backbone_settings(run), name_or_path=source, toy=False)
     try:
         model, tokenizer = load_backbone(settings, task, PathsConfig())
     except UserError as error:

@@ -9,7 +9,7 @@ set. The test sets are read as the runs' own data: from paths.data, else from th
 """
 
 import zipfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +92,6 @@ def _answers(
     import torch
 
     import dylora
-    from dylora.adapter import read_adapter
     from dylora.suite.config import PathsConfig
     from dylora.tasks.leaderboard import answer
     from dylora.training.classification import encode, predict
@@ -100,14 +99,9 @@ def _answers(
     from dylora.training.models import load_backbone
 
     quiet_libraries()
-    config, path = run.config(), adapter_file(run)
-    trained_on = read_adapter(path)[1].get("base_model", "")
-    backbone = config.model
-    if Path(trained_on).is_dir():  # else it is looked for again
-        backbone = replace(backbone, name_or_path=trained_on, toy=False)
-    paths = PathsConfig(models=chosen.paths.models)
-    model, tokenizer = load_backbone(backbone, config.task, paths)
-    dylora.load_adapter(model, path, rank=rank)
+    config, paths = run.config(), PathsConfig(models=chosen.paths.models)
+    model, tokenizer = load_backbone(config.model, config.task, paths)
+    dylora.load_adapter(model, adapter_file(run), rank=rank)
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     torch.nn.Module.to(model, device)  # a plain call: transformers hides its type
     found = {}

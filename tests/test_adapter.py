@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import gpt2, inputs, llama, randomize, roberta
 from torch import nn
+from transformers import RobertaForSequenceClassification
 
 import dylora
 from dylora.adapter import adapter_layers, adapter_state
@@ -185,6 +186,18 @@ def test_equal_adapters_give_equal_files(tmp_path: Path) -> None:
     assert len({file.read_bytes() for file in files}) == 1
     with safe_open(files[0], "pt") as file:
         assert file.metadata()["fact7"] == "x"
+
+
+def test_an_adapters_file_names_its_backbone_of_the_hub_but_no_folder(tmp_path: Path) -> None:
+    written = set()
+    for number in range(2):
+        roberta().save_pretrained(tmp_path / str(number))
+        model = RobertaForSequenceClassification.from_pretrained(tmp_path / str(number))
+        file = dylora.save_adapter(dylora.adapt(model, ["query"]), tmp_path / "a.safetensors")
+        written.add(file.read_bytes())
+        assert len(written) == 1 and str(tmp_path).encode() not in file.read_bytes()
+    model.config.name_or_path = "FacebookAI/roberta-base"
+    assert b"FacebookAI/roberta-base" in dylora.save_adapter(model, file).read_bytes()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

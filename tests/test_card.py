@@ -122,6 +122,6 @@ def test_the_hub_id_is_named_rather_than_a_folder(
 
 def test_a_backbone_given_wrong_is_refused(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path))
-    assert backbone_of(run, None, str(tmp_path)) == Backbone(str(tmp_path), False)
+    assert backbone_of(run, "", str(tmp_path)) == Backbone(str(tmp_path), False)
     with pytest.raises(UserError, match="base_model=/no/such: no such folder"):
         backbone_of(run, None, "/no/such")

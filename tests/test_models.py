@@ -23,6 +23,13 @@ def test_the_backbones_dropout_is_the_chosen_one_or_its_own(
     assert found <= own and found
 
 
+def test_a_backbone_has_its_hub_id_wherever_it_was_found(tmp_path: Path) -> None:
+    home = make_home(tmp_path)
+    chosen = config(home, tmp_path, "model.name_or_path=owner/model", f"paths.models={home}")
+    model, _ = load_backbone(chosen.model, chosen.task, chosen.paths)
+    assert model.config.name_or_path == "owner/model"
+
+
 def test_a_regressions_bias_starts_at_the_mean_label() -> None:
     model = roberta(labels=1)
     weight = model.classifier.out_proj.weight.clone()

@@ -80,12 +80,12 @@ def wanted_ranks(run: Run, rank: Any, tolerance: float, metric: str | None = Non
     return sorted(set(ranks))
 
 
-def backbone_of(run: Run, loaded_from: str | None, given: str | None) -> Backbone:
+def backbone_of(run: Run, loaded_from: str, given: str | None) -> Backbone:
     """The base model to name: as `given`, else a hub id where the configuration has one.
 
-    `loaded_from` is where the run found its backbone; that folder is named if there is no hub id,
-    as for a toy model or a folder given by `model.name_or_path`. Raises UserError if `given` is
-    neither a folder nor a hub id.
+    `loaded_from` is where its backbone is found; that folder is named if there is no hub id, as for
+    a toy model or a folder given by `model.name_or_path`. Raises UserError if `given` is neither a
+    folder nor a hub id.
     """
     if given is not None:
         on_hub = not Path(given).is_dir()
@@ -96,7 +96,7 @@ def backbone_of(run: Run, loaded_from: str | None, given: str | None) -> Backbon
     local = run.option("model.toy") or Path(name).is_dir() or not is_repository(name)
     if not local and ("/" in name or name == loaded_from):
         return Backbone(name, True)
-    return Backbone(str(Path(loaded_from or name).resolve()), False)
+    return Backbone(str(Path(loaded_from).resolve()), False)
 
 
 def is_repository(name: str) -> bool:

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from dylora.errors import UserError
 from dylora.methods import METHODS
-from dylora.suite.config import Config, PathsConfig
+from dylora.suite.config import Config
 from dylora.suite.constant import constant
 from dylora.suite.history import EpochScore, Step, read_epochs, read_steps
 from dylora.suite.records import Record, read_record
@@ -96,8 +96,7 @@ class Run:
 
     def config(self) -> Config:
         """The whole configuration; what says where and how to work has its default."""
-        plain = OmegaConf.structured(Config(paths=PathsConfig(cache="")))
-        made = OmegaConf.to_object(OmegaConf.merge(plain, self.record["config"]))
+        made = OmegaConf.to_object(OmegaConf.merge(Config, self.record["config"]))
         assert isinstance(made, Config)
         return made
 

@@ -4,8 +4,10 @@ Hydra fills these dataclasses from `conf/`; a wrong name or type is refused by t
 combination by `dylora.suite.validation`. Nothing here imports torch: a mistake is reported at once.
 """
 
+import os
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
@@ -214,12 +216,17 @@ class TrackerConfig:
     artifacts: bool = False  # also keep adapter, record, history and predictions there
 
 
+def own_cache() -> str:
+    """The folder in which this person's programs keep what they can make again, and ours there."""
+    return str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dylora")
+
+
 @dataclass
 class PathsConfig:
     data: str = "data"
     models: str = "models"
     results: str = "results"
-    cache: str = MISSING  # toy data and toy models
+    cache: str = field(default_factory=own_cache)  # toy data and toy models
 
 
 @dataclass

@@ -67,6 +67,7 @@ def load_backbone(
             "paths.models= or model.name_or_path= to a folder that has them. "
             "`dylora run` without arguments needs neither files nor network."
         ) from error
+    backbone.config.name_or_path = model.name_or_path  # for adapters, wherever it was found
     for module in backbone.modules():
         if model.dropout is not None and isinstance(module, nn.Dropout):
             module.p = model.dropout  # attention reads it from its module too
