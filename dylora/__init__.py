@@ -15,14 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dylora.adapter import (
-        adapt,
-        adapter_state,
-        hold_untrained_rows,
-        load_adapter,
-        merged,
-        save_adapter,
-    )
+    from dylora.adapted import hold_untrained_rows, merged
+    from dylora.adapter import adapt, adapter_state, load_adapter, save_adapter
     from dylora.errors import UserError
     from dylora.export import export_merged, export_peft
     from dylora.nested import load_nested, nest
@@ -37,7 +31,7 @@ _HOME = {
     "adapt": "dylora.adapter",
     "adapter_state": "dylora.adapter",
     "load_adapter": "dylora.adapter",
-    "merged": "dylora.adapter",
+    "merged": "dylora.adapted",
     "save_adapter": "dylora.adapter",
     "UserError": "dylora.errors",
     "export_merged": "dylora.export",
@@ -50,7 +44,7 @@ _HOME = {
     "summary": "dylora.overview",
     "RankSampler": "dylora.rank",
     "at_rank": "dylora.rank",
-    "hold_untrained_rows": "dylora.adapter",
+    "hold_untrained_rows": "dylora.adapted",
     "set_rank": "dylora.rank",
     "Spectrum": "dylora.svd",
     "sort_by_svd": "dylora.svd",

@@ -16,15 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from dylora.adapter import (
-    AdapterConfig,
-    adapter_facts,
-    adapter_layers,
-    adapter_state,
-    merged,
-    read_adapter,
-    tied_layers,
-)
+from dylora.adapted import adapter_layers, merged, tied_layers
+from dylora.adapter import AdapterConfig, adapter_facts, adapter_state, read_adapter
 from dylora.errors import UserError
 from dylora.files import write_text, writing
 from dylora.heads import head_module

@@ -28,7 +28,8 @@ from transformers import (
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 
-from dylora.adapter import hold_untrained_rows, low_rank_parts, save_adapter
+from dylora.adapted import hold_untrained_rows, low_rank_parts
+from dylora.adapter import save_adapter
 from dylora.errors import UserError
 from dylora.files import ADAPTER
 from dylora.rank import RankSampler, at_rank, rank_state, set_rank

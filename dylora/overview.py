@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dylora.adapter import low_rank_parts
+from dylora.adapted import low_rank_parts
 from dylora.errors import UserError
 from dylora.rank import at_rank, rank_state
 

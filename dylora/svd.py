@@ -16,14 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dylora.adapter import (
-    AdapterConfig,
-    adapter_facts,
-    adapter_state,
-    low_rank_parts,
-    read_adapter,
-    write_adapter,
-)
+from dylora.adapted import low_rank_parts
+from dylora.adapter import AdapterConfig, adapter_facts, adapter_state, read_adapter, write_adapter
 from dylora.errors import UserError
 
 DAMPING = 1e-3  # of a moment matrix's mean eigenvalue: directions that were never seen stay finite

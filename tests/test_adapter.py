@@ -15,7 +15,8 @@ from torch import nn
 from transformers import RobertaForSequenceClassification
 
 import dylora
-from dylora.adapter import adapter_layers, adapter_state
+from dylora.adapted import adapter_layers
+from dylora.adapter import adapter_state
 
 MODELS = {
     "roberta": (roberta, ["query", "value"]),

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 import dylora
-from dylora.adapter import adapter_layers
+from dylora.adapted import adapter_layers
 from dylora.methods import METHODS, Method
 
 

@@ -12,7 +12,7 @@ from decoders import byte_tokenizer, decoder
 from small_run import compose_config, epochs_of, record_of
 
 import dylora
-from dylora.adapter import adapter_layers
+from dylora.adapted import adapter_layers
 from dylora.metrics import nlg
 from dylora.training import causal, experiment, generation
 

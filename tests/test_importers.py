@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import RobertaConfig, RobertaForMaskedLM, RobertaForSequenceClassification
 
 import dylora
-from dylora.adapter import adapter_layers
+from dylora.adapted import adapter_layers
 
 QUERY = "roberta.encoder.layer.0.attention.self.query"
 SEQ_CLS = {"task_type": "SEQ_CLS", "target_modules": ["query", "value"]}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import GPT2LMHeadModel, RobertaForSequenceClassification
 
 import dylora
-from dylora.adapter import adapter_layers
+from dylora.adapted import adapter_layers
 from dylora.suite.config import Dtype, Kind, ModelConfig, PathsConfig, TaskConfig
 from dylora.training import experiment
 from dylora.training.decode import _in_force

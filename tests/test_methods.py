@@ -10,7 +10,7 @@ import torch
 from tiny import inputs, randomize, roberta
 
 import dylora
-from dylora.adapter import low_rank_parts
+from dylora.adapted import low_rank_parts
 from dylora.methods import METHODS
 
 S = {  # MatryoshkaLoRA's s_r; LoRA's scaling alpha/r_max at the highest rank in all of them

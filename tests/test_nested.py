@@ -14,13 +14,8 @@ from trainers import same, trainer
 from transformers import BitsAndBytesConfig, LlamaForCausalLM
 
 import dylora
-from dylora.adapter import (
-    adapter_config,
-    adapter_layers,
-    adapter_state,
-    load_adapter_state,
-    read_adapter,
-)
+from dylora.adapted import adapter_layers
+from dylora.adapter import adapter_config, adapter_state, load_adapter_state, read_adapter
 from dylora.errors import UserError
 from dylora.integrations import RankedTrainer
 from dylora.rank import rank_state

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 import dylora
 from dylora import UserError
-from dylora.adapter import low_rank_parts
+from dylora.adapted import low_rank_parts
 
 
 @pytest.fixture

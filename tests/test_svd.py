@@ -16,7 +16,7 @@ from tiny import gpt2, inputs, randomize, roberta
 from torch import nn
 
 import dylora
-from dylora.adapter import adapter_layers, low_rank_parts
+from dylora.adapted import adapter_layers, low_rank_parts
 from dylora.svd import DAMPING, kept_adapter, recorded_moments, sort_components
 
 ROOT = Path(__file__).parents[1]

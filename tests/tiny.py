@@ -15,7 +15,7 @@ from transformers import (
     RobertaTokenizer,
 )
 
-from dylora.adapter import low_rank_parts
+from dylora.adapted import low_rank_parts
 
 VOCABULARY = 50
 

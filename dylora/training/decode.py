@@ -30,7 +30,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from dylora.adapter import adapter_layers, adapter_state, merged
+from dylora.adapted import adapter_layers, merged
+from dylora.adapter import adapter_state
 from dylora.errors import UserError
 from dylora.files import write_lines
 from dylora.rank import at_rank

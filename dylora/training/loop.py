@@ -13,12 +13,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import get_linear_schedule_with_warmup
 
-from dylora.adapter import (
-    adapter_state,
-    load_adapter_state,
-    read_adapter,
-    save_adapter,
-)
+from dylora.adapter import adapter_state, load_adapter_state, read_adapter, save_adapter
 from dylora.files import ADAPTER
 from dylora.methods import METHODS
 from dylora.metrics import metric_named

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from dylora.adapter import hold_untrained_rows
+from dylora.adapted import hold_untrained_rows
 from dylora.methods import METHODS
 from dylora.rank import Rank, RankSampler, set_rank
 from dylora.suite.config import MethodConfig, RankLoss, RankScope, TrainConfig
