@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from peft import LoraConfig, PeftModel
-from peft.tuners.lora.layer import LoraLayer, LoraVariant
 from torch import Tensor, nn
 
 from dylora.adapter import AdapterConfig
@@ -24,6 +22,12 @@ from dylora.importers import NOT_PLAIN, PEFT_PREFIX, read_nesting
 from dylora.layers import LowRank
 from dylora.methods import adapter_method
 from dylora.rank import RankState
+
+try:
+    from peft import LoraConfig, PeftModel
+    from peft.tuners.lora.layer import LoraLayer, LoraVariant
+except ImportError as error:
+    raise UserError("models of PEFT need PEFT 0.18 or later: pip install 'peft>=0.18'") from error
 
 # The layers of PEFT that ask lora_variant in forward and, if they can merge, in merge.
 LAYERS = ("Linear", "Linear8bitLt", "Linear4bit", "GPTQLoraLinear", "HqqLoraLinear")

@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import dylora
+from dylora.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 OF_THE_SUITE = (
@@ -72,6 +73,14 @@ def test_completion_lists_the_public_names_and_the_integrations(
     assert dylora.integrations.DyLoRACallback.__name__ == "DyLoRACallback"
     with pytest.raises(AttributeError, match="no attribute 'adpat'"):
         dylora.adpat  # noqa: B018
+
+
+def test_nesting_without_peft_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)  # as where it is not installed
+    monkeypatch.delitem(sys.modules, "dylora.nested", raising=False)
+    for name in ("nest", "load_nested"):
+        with pytest.raises(UserError, match="pip install 'peft"):
+            getattr(dylora, name)
 
 
 def readme_example() -> str:
