@@ -15,13 +15,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dylora.adapted import hold_untrained_rows, merged
+    from dylora.adapted import adapter_layers, hold_untrained_rows, merged
     from dylora.adapter import adapt, adapter_state, load_adapter, save_adapter
     from dylora.errors import UserError
     from dylora.export import export_merged, export_peft
     from dylora.nested import load_nested, nest
     from dylora.overview import Overview, RankScores, evaluate_ranks, summary
-    from dylora.rank import RankSampler, at_rank, set_rank
+    from dylora.rank import at_rank, set_rank
+    from dylora.sampler import RankSampler
     from dylora.start import warm_start
     from dylora.svd import Spectrum, sort_by_svd
 
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "adapt": "dylora.adapter",
+    "adapter_layers": "dylora.adapted",
     "adapter_state": "dylora.adapter",
     "load_adapter": "dylora.adapter",
     "merged": "dylora.adapted",
@@ -42,7 +44,7 @@ _HOME = {
     "RankScores": "dylora.overview",
     "evaluate_ranks": "dylora.overview",
     "summary": "dylora.overview",
-    "RankSampler": "dylora.rank",
+    "RankSampler": "dylora.sampler",
     "at_rank": "dylora.rank",
     "hold_untrained_rows": "dylora.adapted",
     "set_rank": "dylora.rank",
@@ -58,6 +60,7 @@ __all__ = [
     "Spectrum",
     "UserError",
     "adapt",
+    "adapter_layers",
     "adapter_state",
     "at_rank",
     "evaluate_ranks",

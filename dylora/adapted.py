@@ -1,7 +1,7 @@
 """What an adapted model consists of, ours or one of PEFT: its layers, merged or held still."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -53,9 +53,10 @@ def tied_layers(model: nn.Module) -> list[str]:
 
 
 @contextmanager
-def merged(model: ModelT, rank: int) -> Iterator[ModelT]:
+def merged(model: ModelT, rank: int | Mapping[str, int]) -> Iterator[ModelT]:
     """Inside the block the deltas of `rank` are added into the weights: no adapter path runs.
 
+    `rank` is an int, or one for each adapted layer by its name.
     For inference: faster for many forward passes. The original tensors, not copies computed back,
     are restored afterwards, bit for bit. A weight that an adapted layer shares with another, such
     as a tied lm_head's, stays as it is for the other. The weights are merged for all threads.
@@ -63,7 +64,8 @@ def merged(model: ModelT, rank: int) -> Iterator[ModelT]:
     inside `at_rank`, and if the weights are quantized: a sum would not fit into their few values.
     """
     state, layers = rank_state(model), list(adapter_layers(model).values())
-    rank = checked_rank(rank, state.max_rank)
+    if not isinstance(rank, Mapping):
+        rank = checked_rank(rank, state.max_rank)
     if not all(layer.base.weight.is_floating_point() for layer in layers):
         raise UserError("quantized weights cannot be merged: load the backbone unquantized first")
     with at_rank(model, rank), torch.no_grad():

@@ -132,7 +132,7 @@ def _wrap(
         fan_in, fan_out = base.in_features, base.out_features
 
     def low_rank(out_features: int, dropout: float) -> LowRank:
-        made = LowRank(fan_in, out_features, state, dropout, config.frozen)
+        made = LowRank(fan_in, out_features, state, dropout, config.frozen, name)
         return made.to(base.weight.device)
 
     wrapper: nn.Module

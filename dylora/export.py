@@ -23,7 +23,7 @@ from dylora.files import write_text, writing
 from dylora.heads import head_module
 from dylora.importers import PEFT_PREFIX, PlainLora
 from dylora.layers import FUSED_PARTS
-from dylora.rank import checked_rank
+from dylora.rank import check_layers, checked_rank
 from dylora.tensors import write_tensors
 
 if TYPE_CHECKING:
@@ -73,7 +73,9 @@ def export_peft(
     return folder
 
 
-def export_merged(model: "PreTrainedModel", folder: str | Path, rank: int) -> Path:
+def export_merged(
+    model: "PreTrainedModel", folder: str | Path, rank: int | Mapping[str, int]
+) -> Path:
     """Write `model` with the deltas of `rank` in its weights as a transformers folder; returns it.
 
     `AutoModel*.from_pretrained` reads it without PEFT or this package. The tokenizer is not part of
@@ -120,9 +122,8 @@ def _plain_layers(
         module, _, part = name.rpartition(".")
         is_part = part in FUSED_PARTS and any(":" in target for target in config.target_modules)
         modules.setdefault(module if is_part else name, []).append(name)
-    if isinstance(rank, Mapping) and rank.keys() != modules.keys():
-        wrong = sorted(rank.keys() ^ modules.keys())[0]
-        raise UserError(f"rank= must name each adapted layer once; {wrong} is missing or unknown")
+    if isinstance(rank, Mapping):
+        check_layers(rank, modules)
     layers = {}
     for module, parts in modules.items():
         wanted = rank[module] if isinstance(rank, Mapping) else rank

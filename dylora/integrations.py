@@ -32,7 +32,8 @@ from dylora.adapted import hold_untrained_rows, low_rank_parts
 from dylora.adapter import save_adapter
 from dylora.errors import UserError
 from dylora.files import ADAPTER
-from dylora.rank import RankSampler, at_rank, rank_state, set_rank
+from dylora.rank import at_rank, rank_state, set_rank
+from dylora.sampler import RankSampler
 
 NOT_SCORES = ("model_preparation_time", "num_tokens")  # among the metrics of an evaluation
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from dylora.beams import ranks_of_rows
 from dylora.rank import RankState
 
 FUSED_PARTS = ("q", "k", "v")  # the thirds of GPT-2's c_attn, in order
@@ -33,9 +34,12 @@ class LowRank(nn.Module):
         rank_state: RankState,
         dropout: float = 0.0,
         frozen: bool = False,
+        name: str = "",
     ) -> None:
         super().__init__()
+        self.name = name  # of the adapted layer, by which it may have a rank of its own
         self.rank_state = rank_state
+        rank_state.layers.add(name)
         self.frozen = frozen
         self.dropout = nn.Dropout(dropout)
         self.lora_A = nn.Parameter(torch.empty(rank_state.max_rank, in_features))
@@ -48,19 +52,18 @@ class LowRank(nn.Module):
         state = self.rank_state
         if self.training and (weights := state.training_weights(x)) is not None:
             return F.linear(F.linear(x, self.lora_A) * weights, self.lora_B)
-        if isinstance(state.rank, Tensor):
-            return self._per_sample(x, state.rank)
-        lora_A, lora_B = self._truncated()
-        return F.linear(F.linear(x, lora_A) * state.weights(x), lora_B)
+        rank = state.of(self.name)
+        if isinstance(rank, Tensor):
+            return self._per_sample(x, rank)
+        lora_A, lora_B = self._truncated(rank)
+        return F.linear(F.linear(x, lora_A) * state.weights(rank, x), lora_B)
 
     def extra_repr(self) -> str:
         frozen = ", frozen" * self.frozen
         return f"{self.rank_state!r}{frozen}"
 
-    def _truncated(self) -> tuple[Tensor, Tensor]:
+    def _truncated(self, b: int) -> tuple[Tensor, Tensor]:
         """A[:b] and B[:, :b]; with `frozen` all but the last component are detached."""
-        b = self.rank_state.rank
-        assert isinstance(b, int)
         if not self.frozen:
             return self.lora_A[:b], self.lora_B[:, :b]
         fixed_A, fixed_B = self.lora_A.detach(), self.lora_B.detach()
@@ -70,10 +73,9 @@ class LowRank(nn.Module):
         )
 
     def _per_sample(self, x: Tensor, ranks: Tensor) -> Tensor:
-        if len(ranks) != len(x):
-            raise ValueError(f"{len(ranks)} ranks for a batch of {len(x)} examples")
+        ranks = ranks_of_rows(ranks, len(x))
         over_batch = (len(x), *[1] * (x.dim() - 2), self.rank_state.max_rank)
-        weights = self.rank_state.weights(x)
+        weights = self.rank_state.weights(ranks, x)
         assert isinstance(weights, Tensor)
         weights = weights.view(over_batch)
         if not self.frozen:
@@ -85,10 +87,10 @@ class LowRank(nn.Module):
         return F.linear(hidden, self.lora_B) + F.linear(fixed, self.lora_B.detach())
 
     def delta(self) -> Tensor:
-        """The delta's matrix (out, in) in use at the int rank in force, without dropout."""
-        b = self.rank_state.rank
+        """The delta's matrix (out, in) in use at the layer's rank in force, without dropout."""
+        b = self.rank_state.of(self.name)
         assert isinstance(b, int)
-        return (self.lora_B[:, :b] * self.rank_state.weights(self.lora_B)) @ self.lora_A[:b]
+        return (self.lora_B[:, :b] * self.rank_state.weights(b, self.lora_B)) @ self.lora_A[:b]
 
 
 class AdaptedLayer(Protocol):

@@ -21,7 +21,7 @@ from dylora.files import NESTING, write_text
 from dylora.importers import NOT_PLAIN, PEFT_PREFIX, read_nesting
 from dylora.layers import LowRank
 from dylora.methods import adapter_method
-from dylora.rank import RankState
+from dylora.rank import Rank, RankState
 
 try:
     from peft import LoraConfig, PeftModel
@@ -37,8 +37,12 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 class NestedLowRank(LowRank):
     """The low-rank path over the matrices and the dropout that a layer of PEFT has at the time."""
 
-    def __init__(self, layer: LoraLayer, adapter: str, rank_state: RankState, frozen: bool) -> None:
+    def __init__(
+        self, layer: LoraLayer, adapter: str, rank_state: RankState, frozen: bool, name: str
+    ) -> None:
         nn.Module.__init__(self)
+        self.name = name
+        rank_state.layers.add(name)
         self.rank_state, self.frozen, self.adapter = rank_state, frozen, adapter
         self._owner = (layer,)  # in a tuple: PEFT's layer is no part of this module
 
@@ -76,14 +80,14 @@ class NestedLowRank(LowRank):
 class NestedLayer(LoraVariant):
     """What PEFT asks of one adapter of one layer, and what our functions ask of an adapted layer.
 
-    All merging is at the int rank in force, and unmerging at the rank that was merged. PEFT's own
+    All merging is at the rank in force, and unmerging at the rank that was merged. PEFT's own
     variants have static methods; ours are called in the same way and know their rank.
     """
 
     def __init__(self, low_rank: NestedLowRank, config: AdapterConfig) -> None:
         self.low_rank, self.config = low_rank, config
         self.rank_state, self.adapter = low_rank.rank_state, low_rank.adapter
-        self._merged_rank: int | None = None
+        self._merged_rank: Rank = None
 
     @property
     def merged(self) -> bool:
@@ -113,7 +117,7 @@ class NestedLayer(LoraVariant):
     ) -> Tensor:
         """`orig_weight` plus the delta at the rank in force, a new tensor."""
         rank = self.rank_state.rank
-        if not isinstance(rank, int):
+        if rank is None or isinstance(rank, Tensor):
             raise UserError("only one rank can be merged: dylora.set_rank(model, RANK) first")
         self._merged_rank = rank
         return orig_weight + self.delta().to(orig_weight.dtype)
@@ -185,8 +189,8 @@ def nest(
     state = RankState(found, max_rank, scalings.pop() * max_rank)
     dropout, head = config.lora_dropout, list(config.modules_to_save or [])
     ours = AdapterConfig(list(layers), max_rank, state.alpha, method, dropout, frozen, head)
-    for layer in layers.values():
-        part = NestedLowRank(layer, adapter, state, frozen)
+    for name, layer in layers.items():
+        part = NestedLowRank(layer, adapter, state, frozen, name)
         layer.lora_variant[adapter] = NestedLayer(part, ours)
     nesting = {"method": method, "frozen": frozen}
     model.peft_config[adapter] = NestedConfig.of(config, nesting)  # type: ignore[index, operator, assignment]

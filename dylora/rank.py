@@ -1,22 +1,24 @@
-"""The rank in force: who draws it, who holds it, and how a block of code changes it."""
+"""The rank in force: who holds it, and how a block of code changes it."""
 
 import math
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, SupportsIndex
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dylora.beams import counting
 from dylora.errors import UserError
 from dylora.methods import Method
 
-Rank = int | Tensor | None  # one for all, a LongTensor (batch,), or None for the bare backbone
+# One for all, one for each example (a LongTensor or a list, (batch,)), one for each layer by its
+# name, or None for the bare backbone.
+Rank = int | Tensor | Sequence[int] | Mapping[str, int] | None
 
 
 def checked_rank(rank: object, max_rank: int, holder: str = "the adapter") -> int:
@@ -29,6 +31,14 @@ def checked_rank(rank: object, max_rank: int, holder: str = "the adapter") -> in
     if not 1 <= number <= max_rank:
         raise UserError(f"rank {number} is outside 1..{max_rank}, what {holder} has")
     return number
+
+
+def check_layers(rank: Mapping[str, int], layers: Collection[str]) -> None:
+    """Raises UserError unless there is one rank for each of the adapted `layers`."""
+    if wrong := sorted(rank.keys() ^ set(layers)):
+        raise UserError(
+            f"rank= must name each adapted layer once; {wrong[0]} is missing or unknown"
+        )
 
 
 @dataclass(frozen=True)
@@ -46,12 +56,15 @@ class RankState:
     pass, uses the rank that was set last, anywhere.
     """
 
-    def __init__(self, method: Method, max_rank: int, alpha: float) -> None:
+    def __init__(
+        self, method: Method, max_rank: int, alpha: float, layers: Collection[str] = ()
+    ) -> None:
         if isinstance(max_rank, bool) or not isinstance(max_rank, SupportsIndex) or max_rank < 1:
             raise UserError(f"max_rank is {max_rank}; it must be a whole number of at least 1")
         if not (0 < alpha < math.inf):
             raise UserError(f"alpha is {alpha}; it must be a number above 0, such as 16")
         self.method, self.max_rank, self.alpha = method, max_rank.__index__(), float(alpha)
+        self.layers = set(layers)  # names of the adapted layers
         self._own: ContextVar[_Own | None] = ContextVar("rank", default=None)
         self._blocks: list[tuple[int, Rank]] = []  # of all threads: who, and what is in force
         self._lock = threading.Lock()
@@ -61,17 +74,18 @@ class RankState:
         self.set(self.max_rank)
 
     def __repr__(self) -> str:
-        rank = self.rank.tolist() if isinstance(self.rank, Tensor) else self.rank
+        rank: Any = self.rank.tolist() if isinstance(self.rank, Tensor) else self.rank
+        rank = "by layer" if isinstance(rank, Mapping) else rank
         sizes = f"rank={rank}, max_rank={self.max_rank}, alpha={self.alpha:g}"
         return f"RankState(method={self.method.name}, {sizes})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "RankState":
-        copied = memo[id(self)] = RankState(self.method, self.max_rank, self.alpha)
+        copied = memo[id(self)] = RankState(self.method, self.max_rank, self.alpha, self.layers)
         copied.set(self.rank)
         return copied
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RankState, (self.method, self.max_rank, self.alpha)
+        return RankState, (self.method, self.max_rank, self.alpha, self.layers)
 
     @property
     def rank(self) -> Rank:
@@ -131,25 +145,37 @@ class RankState:
             raise UserError("a rank is merged into the weights: leave the block of merged first")
         if rank is None:
             return None
+        if isinstance(rank, Mapping):
+            check_layers(rank, self.layers)
+            return {layer: checked_rank(b, self.max_rank) for layer, b in rank.items()}
+        if isinstance(rank, list | tuple):
+            rank = torch.tensor([checked_rank(b, self.max_rank) for b in rank])
         if not isinstance(rank, Tensor) or rank.dim() == 0:
             return checked_rank(rank, self.max_rank)
         if rank.dim() != 1 or rank.is_floating_point() or not len(rank):
-            raise UserError("ranks of single examples are a LongTensor (batch,)")
+            raise UserError("ranks of single examples are a list or a LongTensor (batch,)")
         for extreme in (rank.min(), rank.max()):
             checked_rank(extreme.item(), self.max_rank)
         return rank.to(device)
 
-    def weights(self, like: Tensor) -> float | Tensor:
-        """The weights in use at the rank in force, on the device and in the dtype of `like`.
+    def of(self, layer: str) -> int | Tensor:
+        """The rank in force of a layer, or those of the examples; not for the bare backbone."""
+        rank = self.rank
+        if isinstance(rank, Mapping):
+            return rank[layer]
+        assert isinstance(rank, int | Tensor)
+        return rank
+
+    def weights(self, rank: int | Tensor, like: Tensor) -> float | Tensor:
+        """The weights in use at `rank`, on the device and in the dtype of `like`.
 
         At an int rank (rank,), or one number if they are equal, which saves a tensor. With a rank
         per example (batch, max_rank), zero beyond each example's.
         """
-        if isinstance(self.rank, Tensor):
-            return self._table(like)[self.rank.to(like.device)]
-        assert self.rank is not None
-        row = self.method.weights(self.rank, self.max_rank, self.alpha)
-        return row[0] if len(set(row)) == 1 else self._table(like)[self.rank, : self.rank]
+        if isinstance(rank, Tensor):
+            return self._table(like)[rank.to(like.device)]
+        row = self.method.weights(rank, self.max_rank, self.alpha)
+        return row[0] if len(set(row)) == 1 else self._table(like)[rank, :rank]
 
     def training_weights(self, like: Tensor) -> Tensor | None:
         """The weights (max_rank,) of a method with a rule of its own for training; else None."""
@@ -228,72 +254,18 @@ def set_rank(model: nn.Module, rank: Rank) -> None:
 def at_rank(model: nn.Module, rank: Rank) -> Iterator[nn.Module]:
     """Use `rank` inside the block and the former one after it, also when the block raises.
 
-    `rank` is an int for all examples, a LongTensor (batch,) with one for each, or None for the
-    bare backbone, which a model without adapters is already. Other threads keep their own ranks.
-    Raises UserError outside 1..max_rank, and inside a block of `merged`.
+    `rank` is an int for all examples and layers; a list or LongTensor (batch,) with one for each
+    example, also in `generate`, whose beams have the rank of their example; one for each adapted
+    layer by its name; or None for the bare backbone, which a model without adapters is already.
+    Other threads keep their own ranks. Raises UserError outside 1..max_rank, if not all layers are
+    named, and inside a block of `merged`.
     """
     if rank is None and not has_adapter(model):
         yield model
         return
-    with rank_state(model).block(rank, next(model.parameters()).device):
+    one_each = isinstance(rank, Sequence | Tensor)
+    with (
+        rank_state(model).block(rank, next(model.parameters()).device),
+        counting(model) if one_each else nullcontext(),
+    ):
         yield model
-
-
-class RankSampler:
-    """Draws the rank of an optimizer step, b ~ p_B over [min_rank, max_rank] (paper, section 3).
-
-    The draw depends on the seed and the step alone: there is no state to save, every worker gets
-    the same rank, and a resumed run continues as if it had never stopped.
-
-    `distribution` is "uniform" or "geometric", p_B(b) proportional to (1 - p)^(b - min_rank) with
-    the paper's p = 0.15. Raises UserError on an empty range or an unknown distribution.
-    """
-
-    def __init__(
-        self,
-        max_rank: int,
-        min_rank: int = 1,
-        distribution: str = "uniform",
-        geometric_p: float = 0.15,
-        seed: int = 0,
-    ) -> None:
-        if not 1 <= min_rank <= max_rank:
-            raise UserError(f"min_rank {min_rank} must be at least 1 and at most {max_rank}")
-        self.ranks = np.arange(min_rank, max_rank + 1)
-        if distribution == "uniform":
-            mass: np.ndarray = np.ones(len(self.ranks))
-        elif distribution == "geometric" and 0 < geometric_p < 1:
-            mass = (1 - geometric_p) ** (self.ranks - min_rank)
-        else:
-            raise UserError(
-                f"rank_distribution is {distribution!r} with geometric_p {geometric_p}; "
-                "use uniform, or geometric with geometric_p between 0 and 1"
-            )
-        self.probabilities: np.ndarray = mass / mass.sum()
-        self.distribution, self.seed = distribution, seed
-
-    def __repr__(self) -> str:
-        ranks = f"{self.ranks[0]}..{self.ranks[-1]}"
-        return f"RankSampler(ranks {ranks}, {self.distribution}, seed={self.seed})"
-
-    def __call__(self, step: int) -> int:
-        """The rank of optimizer step `step`."""
-        return int(self._quantile(self._generator(step).random(1))[0])
-
-    def per_sample(self, step: int, batch_size: int) -> Tensor:
-        """One rank for each of `batch_size` examples, LongTensor (batch_size,).
-
-        Stratified: one draw from each of `batch_size` equal slices of p_B, in random order, so
-        that a step covers the ranks as evenly as its size allows.
-        """
-        generator = self._generator(step)
-        points = (np.arange(batch_size) + generator.random(batch_size)) / batch_size
-        return torch.from_numpy(generator.permutation(self._quantile(points)))
-
-    def _generator(self, step: int) -> np.random.Generator:
-        return np.random.Generator(np.random.Philox(key=self.seed, counter=step))
-
-    def _quantile(self, points: np.ndarray) -> np.ndarray:
-        # The last edge may be a rounding error below 1.
-        index = np.searchsorted(np.cumsum(self.probabilities), points, side="right")
-        return self.ranks[np.minimum(index, len(self.ranks) - 1)]

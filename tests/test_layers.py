@@ -236,9 +236,9 @@ def test_weights_follow_the_model_to_its_device_once() -> None:
     part.rank_state.set(torch.tensor([1, 4, 2]), x.device)  # drawn on the CPU
     assert part(x).is_meta and part.train()(x).is_meta
     part.eval().rank_state.set(3)
-    weights = part.rank_state.weights(x)
+    weights = part.rank_state.weights(3, x)
     assert isinstance(weights, Tensor) and weights.is_meta and part(x).is_meta
-    again = part.rank_state.weights(x)
+    again = part.rank_state.weights(3, x)
     assert isinstance(again, Tensor) and again._base is weights._base, "copied there again"
 
 

@@ -17,7 +17,7 @@ from dylora.adapter import adapter_state, load_adapter_state, read_adapter, save
 from dylora.files import ADAPTER
 from dylora.methods import METHODS
 from dylora.metrics import metric_named
-from dylora.rank import RankSampler
+from dylora.sampler import RankSampler
 from dylora.suite.config import MethodConfig, TrainConfig, default_ranks
 from dylora.suite.signals import Interrupted, stop_requests
 from dylora.training.batching import training_batches

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from dylora.adapted import hold_untrained_rows
 from dylora.methods import METHODS
-from dylora.rank import Rank, RankSampler, set_rank
+from dylora.rank import set_rank
+from dylora.sampler import RankSampler
 from dylora.suite.config import MethodConfig, RankLoss, RankScope, TrainConfig
 from dylora.training.divergence import diverged
 from dylora.training.workers import own_share
@@ -103,7 +104,7 @@ class OptimizerStep:
     def _count(self, indices: Sequence[int]) -> int:
         return sum(self.objective.count(self.objective.examples[i]) for i in indices)
 
-    def _draw_ranks(self, step: int, number: int, size: int) -> Sequence[Rank]:
+    def _draw_ranks(self, step: int, number: int, size: int) -> Sequence[int | Tensor | None]:
         """The ranks at which this micro-batch's loss is taken; their mean is its loss.
 
         One rank for the whole window (paper, section 3), stratified ranks for the examples of each
@@ -119,7 +120,7 @@ class OptimizerStep:
             return [self.sampler.per_sample(step * self.config.accumulation + number, size)]
         return [self.sampler(step)]
 
-    def _use(self, rank: Rank) -> float:
+    def _use(self, rank: int | Tensor | None) -> float:
         """Put a rank in force; its number for the history, the mean if each example has its own."""
         if rank is None:
             return 0.0
