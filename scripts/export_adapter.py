@@ -7,17 +7,21 @@
   dylora export results/records/NAME rank=4 push=true repo=USER/NAME dry_run=true
 
 A folder is a plain PEFT adapter, or with merged=true a full model with its tokenizer; its README.md
-says how it was trained, how every rank scored and how to load it. rank=auto takes the smallest rank
+says how it was trained, how every rank scored and how to load it; beside several folders ranks.json
+lists them with sizes and scores. rank=auto takes the smallest rank
 that is good enough, as choose_rank.py does. push=true also sends the folder to the Hugging Face
 hub; with dry_run=true it only says what would be sent, and needs neither network nor token.
 """
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
+from safetensors import safe_open
 
 import dylora
 from dylora.errors import UserError
@@ -75,6 +79,8 @@ def main() -> None:
         _write_merged(run, folders, chosen.base_model or loaded_from)
     else:
         _write_adapters(run, folders, backbone)
+        if len(folders) > 1:
+            _write_index(run, folders, backbone)
     for rank, folder in folders.items():
         address = chosen.repo or folder.as_posix()
         card = model_card(run, rank, backbone, address, chosen.merged, chosen.license)
@@ -134,6 +140,30 @@ def _write_adapters(run: Run, folders: Mapping[int, Path], backbone: Backbone) -
         facts["revision"] = run.option("model.revision")
     for rank, folder in folders.items():
         dylora.export_peft(run.folder / ADAPTER, folder, rank, **facts)
+
+
+def _write_index(run: Run, folders: Mapping[int, Path], backbone: Backbone) -> None:
+    """ranks.json beside the folders: what a server, or who configures it, needs to know of each."""
+    ranks = []
+    for rank, folder in folders.items():
+        file = folder / "adapter_model.safetensors"
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        with safe_open(file, "numpy") as tensors:
+            shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118
+        ranks.append(
+            {
+                "rank": rank,
+                "name": folder.name,
+                "r": config["r"],
+                "parameters": sum(math.prod(shape) for shape in shapes),
+                "bytes": file.stat().st_size,
+                "scores": run.scores.get(rank, {}),
+            }
+        )
+    largest = max(entry["r"] for entry in ranks)
+    index = {"base_model": backbone.name, "max_lora_rank": largest, "ranks": ranks}
+    parent = next(iter(folders.values())).parent
+    write_text(parent / "ranks.json", json.dumps(index, indent=2) + "\n")
 
 
 def _write_merged(run: Run, folders: Mapping[int, Path], source: str) -> None:

@@ -16,6 +16,7 @@ import torch
 from decoders import byte_tokenizer, decoder
 from hub_uploads import serve_uploads
 from huggingface_hub import ModelCard, constants
+from safetensors.torch import load_file
 from small_run import WORDS, compose_config
 from table_records import write_run
 from tiny import inputs, randomize, roberta, save_roberta
@@ -93,8 +94,16 @@ def test_all_ranks_become_peft_folders_with_the_runs_logits(
     assert [line.partition(":")[0] for line in printed.splitlines()] == [
         str(tmp_path / f"r{rank}") for rank in (1, 2, 3)
     ]
-    for rank in (1, 2, 3):
+    index = json.loads((tmp_path / "ranks.json").read_text())
+    assert index["max_lora_rank"] == 3
+    record = json.loads((trained[0] / "record.json").read_text())
+    for rank, listed in zip((1, 2, 3), index["ranks"], strict=True):
         folder = tmp_path / f"r{rank}"
+        assert (listed["name"], listed["rank"], listed["r"]) == (folder.name, rank, rank)
+        assert listed["scores"] == record["scores"][str(rank)]
+        tensors = load_file(folder / "adapter_model.safetensors")
+        assert listed["parameters"] == sum(tensor.numel() for tensor in tensors.values())
+        assert listed["bytes"] == (folder / "adapter_model.safetensors").stat().st_size
         loaded = peft.AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=3)
         assert loaded.peft_config["default"].r == rank
         expected = expected_logits(trained, inputs(), rank)
@@ -106,7 +115,7 @@ def test_the_place_is_beside_the_record_and_a_second_export_replaces_the_first(
 ) -> None:
     for _ in range(2):
         script(trained[0] / "record.json", "rank=[3,1]")
-    assert sorted(p.name for p in (trained[0] / "export").iterdir()) == ["r1", "r3"]
+    assert sorted(p.name for p in (trained[0] / "export").iterdir()) == ["r1", "r3", "ranks.json"]
     assert sorted(p.name for p in (trained[0] / "export" / "r1").iterdir()) == [
         "README.md",
         "adapter_config.json",
