@@ -35,6 +35,14 @@ RSLORA = """@misc{kalajdzievski2023rslora,
   eprint = {2312.03732},
   archivePrefix = {arXiv}
 }"""
+SLIMMABLE = """@inproceedings{yu2019slimmable,
+  title = {Universally Slimmable Networks and Improved Training Techniques},
+  author = {Yu, Jiahui and Huang, Thomas},
+  booktitle = {ICCV},
+  year = {2019},
+  eprint = {1903.05134},
+  archivePrefix = {arXiv}
+}"""
 MATRYOSHKA = """@misc{matryoshkalora2026,
   title = {{MatryoshkaLoRA}},
   year = {2026},
@@ -166,6 +174,14 @@ METHODS = {
             name="dylora_constant",
             label="DyLoRA, constant scaling",
             citation=(DYLORA, LORA),
+            rule=_of_max_rank,
+            formula="alpha / max_rank",
+            draws_ranks=True,
+        ),
+        Method(  # with ranks drawn by RankSampler's distribution of the same name
+            name="dylora_sandwich",
+            label="DyLoRA, sandwich",
+            citation=(DYLORA, SLIMMABLE, LORA),
             rule=_of_max_rank,
             formula="alpha / max_rank",
             draws_ranks=True,

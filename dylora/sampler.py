@@ -13,8 +13,10 @@ class RankSampler:
     The draw depends on the seed and the step alone: there is no state to save, every worker gets
     the same rank, and a resumed run continues as if it had never stopped.
 
-    `distribution` is "uniform" or "geometric", p_B(b) proportional to (1 - p)^(b - min_rank) with
-    the paper's p = 0.15. Raises UserError on an empty range or an unknown distribution.
+    `distribution` is "uniform"; "geometric", p_B(b) proportional to (1 - p)^(b - min_rank) with the
+    paper's p = 0.15; or "sandwich" (arXiv 1903.05134): one half the lowest rank, a quarter the
+    highest, the rest evenly those between. Raises UserError on an empty range or an unknown
+    distribution.
     """
 
     def __init__(
@@ -32,10 +34,14 @@ class RankSampler:
             mass: np.ndarray = np.ones(len(self.ranks))
         elif distribution == "geometric" and 0 < geometric_p < 1:
             mass = (1 - geometric_p) ** (self.ranks - min_rank)
+        elif distribution == "sandwich":
+            between = len(self.ranks) - 2
+            mass = np.array([2.0, *[1 / between] * between, 1.0] if between > 0 else [1.0, 1.0])
+            mass = mass[: len(self.ranks)]
         else:
             raise UserError(
                 f"rank_distribution is {distribution!r} with geometric_p {geometric_p}; "
-                "use uniform, or geometric with geometric_p between 0 and 1"
+                "use uniform, sandwich, or geometric with geometric_p between 0 and 1"
             )
         self.probabilities: np.ndarray = mass / mass.sum()
         self.distribution, self.seed = distribution, seed

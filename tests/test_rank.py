@@ -111,6 +111,22 @@ def test_ranks_per_sample_cover_the_range_evenly_and_in_random_order() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "counts"),
+    [
+        ({"max_rank": 6}, {1: 16, 2: 2, 3: 2, 4: 2, 5: 2, 6: 8}),
+        ({"max_rank": 5, "min_rank": 3}, {3: 16, 4: 8, 5: 8}),
+        ({"max_rank": 2}, {1: 16, 2: 16}),
+        ({"max_rank": 1}, {1: 32}),
+    ],
+)
+def test_a_sandwich_is_half_lowest_a_quarter_highest_and_the_rest_between(
+    options: dict, counts: dict[int, int]
+) -> None:
+    drawn = dylora.RankSampler(distribution="sandwich", **options).per_sample(3, 32).tolist()
+    assert {rank: drawn.count(rank) for rank in sorted(set(drawn))} == counts
+
+
+@pytest.mark.parametrize(
     "options",
     [
         {"max_rank": 4, "min_rank": 5},

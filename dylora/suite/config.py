@@ -31,6 +31,7 @@ class Architecture(StrEnum):
 class RankDistribution(StrEnum):
     uniform = "uniform"
     geometric = "geometric"
+    sandwich = "sandwich"  # half the lowest rank, a quarter the highest, the rest between
 
 
 class RankScope(StrEnum):

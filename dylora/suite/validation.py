@@ -20,6 +20,7 @@ from dylora.suite.config import (
     MethodConfig,
     Precision,
     Protocol,
+    RankDistribution,
     RankLoss,
     RankScope,
     TaskConfig,
@@ -113,6 +114,9 @@ def _rank_faults(method: MethodConfig, train: TrainConfig, evaluate: EvaluateCon
                 faults.append(
                     f"method.{option} needs method={drawing}, this is method={method.name}"
                 )
+    sandwich = method.rank_distribution == RankDistribution.sandwich
+    if sandwich != (method.name == "dylora_sandwich"):
+        faults.append("method.rank_distribution=sandwich and method=dylora_sandwich go together")
     if method.loss == RankLoss.sum and method.rank_scope == RankScope.sample:
         faults.append("method.loss=sum takes every rank in each step; leave method.rank_scope=step")
     return faults
