@@ -13,11 +13,12 @@ from transformers.pytorch_utils import Conv1D
 from dylora.adapted import nested_by_name, tied_layers
 from dylora.errors import UserError
 from dylora.files import ADAPTER
-from dylora.heads import HEADS, freeze_all_but, head_module
+from dylora.heads import HEADS, freeze_all_but, whole_head
 from dylora.importers import PEFT_PREFIX, read_loralib, read_peft, read_tensors
-from dylora.layers import FUSED_PARTS, LoRAFused, LoRALinear, LowRank
+from dylora.layers import LoRAFused, LoRALinear, LowRank
 from dylora.methods import adapter_method
 from dylora.rank import RankState, checked_rank, set_rank
+from dylora.targets import check_names, chosen_targets, has_conv1d, target_layers
 from dylora.tensors import CHECKSUM, check_tensors, write_tensors
 
 FORMAT = "dylora-adapter-1"
@@ -51,7 +52,7 @@ class AdapterConfig:
 
 def adapt(
     model: ModelT,
-    target_modules: Sequence[str],
+    target_modules: Sequence[str] | str | None = None,
     max_rank: int = 8,
     alpha: float = 16.0,
     method: str = "dylora",
@@ -63,56 +64,29 @@ def adapt(
 
     `target_modules` are names of linear layers as they end in `model.named_modules()`, such as
     "query" or "attention.self.query"; "c_attn:q,v" adapts the q and v parts of a fused layer of
-    three. Modules whose names end in one of `head`, where the model has them, are trained in full,
-    and so is what `from_pretrained` has newly initialized outside the backbone. Build the model
-    after seeding: A is drawn from torch's global generator. Raises UserError if a name matches no
-    linear layer, if `method` is none with adapters, or if a part of the backbone is newly
-    initialized.
+    three. None means the query and value layers by the names that transformers' models give them,
+    or all linear layers of the backbone, as "all-linear" does. Modules whose names end in one of
+    `head`, where the model has them, are trained in full, and so is what `from_pretrained` has
+    newly initialized outside the backbone. Build the model after seeding: A is drawn from torch's
+    global generator. Raises UserError, and changes nothing, if a name matches no linear layer, if
+    `method` is none with adapters, or if a part of the backbone is newly initialized.
     """
     if adapter_config(model) is not None:
         raise UserError("this model has an adapter already; adapt a freshly loaded one")
-    _check_names("target_modules", target_modules)
-    _check_names("head", head)
-    if not target_modules:
-        raise UserError('target_modules is empty: name layers, such as ["query", "value"]')
+    check_names("head", head)
     if not 0 <= dropout < 1:
         raise UserError(f"dropout is {dropout}; it must be at least 0 and below 1")
     state = RankState(adapter_method(method), max_rank, alpha)
-    heads = freeze_all_but(model, head)
+    heads = whole_head(model, head)
+    targets = chosen_targets(model, target_modules, heads)
+    layers = target_layers(model, targets, heads)
     max_rank = state.max_rank  # an int also where numpy's was given
-    config = AdapterConfig(list(target_modules), max_rank, alpha, method, dropout, frozen, heads)
-    for target in config.target_modules:
-        suffix, _, parts = target.partition(":")
-        found = [n for n in _linear_names(model, heads) if n == suffix or n.endswith("." + suffix)]
-        if not found:
-            raise UserError(_no_match(target, model, heads))
-        for name in found:
-            _wrap(model, name, parts.split(",") if parts else [], state, config)
+    config = AdapterConfig(targets, max_rank, alpha, method, dropout, frozen, heads)
+    freeze_all_but(model, head)
+    for name, parts in layers.items():
+        _wrap(model, name, parts, state, config)
     model.adapter_config = config  # type: ignore[assignment]
     return model
-
-
-def _check_names(option: str, names: Sequence[str]) -> None:
-    if isinstance(names, str):
-        raise UserError(f'{option} is the text {names!r}: give a list, such as ["{names}"]')
-    if not all(isinstance(name, str) and name for name in names):
-        raise UserError(f"{option} is {list(names)}: every item must be a name")
-
-
-def _linear_names(model: nn.Module, heads: Sequence[str]) -> list[str]:
-    return [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and head_module(heads, name) is None
-    ]
-
-
-def _no_match(target: str, model: nn.Module, heads: Sequence[str]) -> str:
-    names = sorted({name.rpartition(".")[2] for name in _linear_names(model, heads)} - {"base"})
-    return (
-        f"target module {target!r} matches no linear layer of {type(model).__name__}; "
-        f"its linear layers are named {', '.join(names)}"
-    )
 
 
 def _wrap(
@@ -120,12 +94,6 @@ def _wrap(
 ) -> None:
     base = model.get_submodule(name)
     assert isinstance(base, nn.Linear | Conv1D)
-    same = [n for n, m in model.named_modules(remove_duplicate=False) if m is base]
-    if len(same) > 1:
-        raise UserError(
-            f"{' and '.join(same)} are one module; an adapter would be for one of them only: "
-            "leave it out of target_modules"
-        )
     if isinstance(base, Conv1D):
         fan_in, fan_out = base.weight.shape
     else:  # quantized weights have shapes of their own
@@ -138,21 +106,10 @@ def _wrap(
     wrapper: nn.Module
     if not parts:
         wrapper = LoRALinear(base, low_rank(fan_out, config.dropout))
-    elif not _has_conv1d(model) or fan_out % 3 or not set(parts) <= set(FUSED_PARTS):
-        raise UserError(
-            f"target module {name}:{','.join(parts)} names parts of a fused layer; that needs "
-            f"GPT-2's layer of three equal parts, out of {', '.join(FUSED_PARTS)}"
-        )
     else:
         own = {part: low_rank(fan_out // 3, 0.0) for part in parts}
         wrapper = LoRAFused(base, own, config.dropout)
     model.set_submodule(name, wrapper.train(base.training))  # a model in use stays so
-
-
-def _has_conv1d(model: nn.Module) -> bool:
-    """Whether the backbone's linear layers are GPT-2's Conv1D, before they were quantized too."""
-    kind = getattr(getattr(model, "config", None), "model_type", None)
-    return kind == "gpt2" or any(isinstance(module, Conv1D) for module in model.modules())
 
 
 def adapter_config(model: nn.Module) -> AdapterConfig | None:
@@ -230,7 +187,7 @@ def adapter_facts(model: nn.Module) -> dict[str, str]:
     config = adapter_config(model)
     if config is not None:
         facts["adapter"] = json.dumps(asdict(config))
-        facts["fan_in_fan_out"] = str(_has_conv1d(model)).lower()
+        facts["fan_in_fan_out"] = str(has_conv1d(model)).lower()
         if tied := tied_layers(model):
             facts["tied"] = ", ".join(tied)
     name = getattr(getattr(model, "config", None), "name_or_path", "")

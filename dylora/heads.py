@@ -39,12 +39,11 @@ def new_modules(model: nn.Module) -> list[str]:
     ]
 
 
-def freeze_all_but(model: nn.Module, head: Sequence[str]) -> list[str]:
-    """Only the head stays trainable, in float32; returns `head` and what else belongs to it.
+def whole_head(model: nn.Module, head: Sequence[str]) -> list[str]:
+    """`head` and what else belongs to it: what `from_pretrained` has newly initialized.
 
-    That is whatever `from_pretrained` has newly initialized outside the backbone: frozen it would
-    stay random, unsaved another random one in each loaded model. Raises UserError naming a module
-    that is new inside the backbone, and a head that was quantized.
+    Frozen that would stay random, unsaved another random one in each loaded model. Raises UserError
+    naming a module that is new inside the backbone, and a head that was quantized.
     """
     added = [name for name in new_modules(model) if head_module(head, name) is None]
     backbone = {id(module) for module in getattr(model, "base_model", model).modules()}
@@ -56,11 +55,21 @@ def freeze_all_but(model: nn.Module, head: Sequence[str]) -> list[str]:
                 "or load the model without it"
             )
     names = [*head, *added]
-    model.requires_grad_(False)
-    for name, module in model.named_modules():
-        if head_module(names, name) != name:
-            continue
+    for name, module in _modules_of(model, names).items():
         if not all(parameter.is_floating_point() for parameter in module.parameters()):
             raise UserError(f"{name} is quantized and cannot be trained: leave it unquantized")
-        module.float().requires_grad_(True)
     return names
+
+
+def freeze_all_but(model: nn.Module, head: Sequence[str]) -> None:
+    """Only the modules of `whole_head` stay trainable, in float32; raises UserError as it does."""
+    names = whole_head(model, head)
+    model.requires_grad_(False)
+    for module in _modules_of(model, names).values():
+        module.float().requires_grad_(True)
+
+
+def _modules_of(model: nn.Module, head: Sequence[str]) -> dict[str, nn.Module]:
+    return {
+        name: module for name, module in model.named_modules() if head_module(head, name) == name
+    }

@@ -110,6 +110,15 @@ class LoRALinear(nn.Module):
         self.base = base
         self.low_rank = low_rank
 
+    @property
+    def weight(self) -> Tensor:
+        """The backbone's: models such as T5 read its dtype before they call the layer."""
+        return self.base.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.base.bias
+
     def forward(self, x: Tensor) -> Tensor:
         out = self.base(x)
         if self.low_rank.rank_state.rank is None:
