@@ -68,6 +68,20 @@ def test_a_bar_that_is_no_arm_is_one_clear_error(tmp_path: Path) -> None:
     assert "bar: there is no arm 'Eech'" in str(problem)
 
 
+def test_what_seeds_change_is_within_the_methods_and_over_seeds(tmp_path: Path) -> None:
+    for seed, score in ((1, 0.78), (2, 0.79), (3, 0.80)):
+        write_seed(tmp_path, seed, {1: score, 2: 0.9})
+        write_run(tmp_path, method="dylora_constant", seed=seed, max_rank=2, scores={1: 0, 2: 0.9})
+    constant = {"name": "Other", "match": {"method.name": "dylora_constant"}, "ranks": RANKS}
+    chosen = experiment(tmp_path / "e", arms=[*ARMS, constant], bar="Each")
+    made, _ = build_tables(chosen, load_records(tmp_path / "records")[0], {})
+    (table,) = [table for table in made.tables if "what seeds change" in table.title]
+    found = row(table, "MRPC", "accuracy")
+    # gaps of -1.0, -0.5, 0.0 and of one and the same: sqrt((2 * 0.5^2 + 2 * 0) / 4)
+    texts = [found[name].text for name in ("Its deviation", "That of gaps", "For 0.5", "Seeds")]
+    assert texts == ["0.00", "0.35", "7", "3"]
+
+
 def test_one_rank_for_every_use_stands_beside_the_any_rank_methods(tmp_path: Path) -> None:
     write_seed(tmp_path, 1, {1: 0.78, 2: 0.91})
     one = {"name": "One", "match": {"method.name": "lora", "method.max_rank": 1}, "spread": True}

@@ -16,6 +16,7 @@ from dylora.results.stats import (
     best_rank,
     compare,
     mcnemar,
+    seeds_needed,
     smallest_rank,
     summarize,
     worst_rank,
@@ -41,6 +42,11 @@ def test_aurac_is_a_mean_height_over_rank_or_its_logarithm() -> None:
     assert aurac(curve) == pytest.approx(((60 + 80) / 2 * 1 + (80 + 90) / 2 * 6) / 7)
     assert aurac(curve, log2=True) == pytest.approx(((60 + 80) / 2 * 1 + (80 + 90) / 2 * 2) / 3)
     assert aurac({4: 80.0}) is None
+
+
+@pytest.mark.parametrize(("effect", "count"), [(0.5, 34), (0.8, 15), (1.0, 10)])
+def test_seeds_needed_are_those_of_the_tables_of_paired_t_tests(effect: float, count: int) -> None:
+    assert seeds_needed(std=2.0, difference=2 * effect) == count  # G*Power 3.1
 
 
 def test_best_worst_and_smallest_good_rank() -> None:

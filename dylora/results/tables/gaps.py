@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from statistics import fmean
 
 from dylora.results.curves import band
-from dylora.results.layout import Arm
+from dylora.results.layout import Arm, ScoreLayout
 from dylora.results.runs import Run
 from dylora.results.stats import summarize
 from dylora.results.tables.cells import Cell, Row, Table, signed
 from dylora.results.tables.findings import Findings
-from dylora.results.tables.selection import Column, Values
+from dylora.results.tables.selection import Column
 
 Gaps = dict[int, dict[int, float]]  # seed -> rank -> our score minus the bar's
 
@@ -21,13 +21,10 @@ def gap_tables(findings: Findings) -> list[Table]:
     table if all are, or without a bar.
     """
     layout = findings.layout
-    bar = next((arm for arm in layout.arms if arm.name == layout.bar), None)
+    bar, arms = bar_and_others(layout)
     if bar is None:
         return []
-    rows = []
-    for arm in layout.arms:
-        if arm is not bar and set(bar.ranks) <= set(arm.ranks):
-            rows += _arm_rows(findings, arm, bar)
+    rows = [row for arm in arms for row in _arm_rows(findings, arm, bar)]
     if not rows:
         return []
     return [
@@ -42,16 +39,23 @@ def gap_tables(findings: Findings) -> list[Table]:
                 "Mean and worst rank: over the ranks shown. Mean of tasks: for the seeds that have "
                 "all of the tasks.",
             ],
-        )
+        ),
     ]
+
+
+def bar_and_others(layout: ScoreLayout) -> tuple[Arm | None, list[Arm]]:
+    """The arm that the others are measured against, if any, and those that have all its ranks."""
+    bar = next((arm for arm in layout.arms if arm.name == layout.bar), None)
+    ranks = set() if bar is None else set(bar.ranks)
+    return bar, [arm for arm in layout.arms if arm is not bar and ranks <= set(arm.ranks)]
 
 
 def _arm_rows(findings: Findings, arm: Arm, bar: Arm) -> list[Row]:
     by_column: dict[Column, tuple[Gaps, tuple[Run, ...]]] = {}
     for column in findings.columns:
-        ours, theirs = (findings.values[each.name, column.key] for each in (arm, bar))
-        gaps = _gaps(ours, theirs, bar, -1 if column.about.lower_is_better else 1)
+        gaps = gaps_in(findings, arm, bar, column)
         if gaps:
+            ours, theirs = (findings.values[each.name, column.key] for each in (arm, bar))
             both = [values[rank] for values in (ours, theirs) for rank in bar.ranks]
             used = dict.fromkeys(by_seed[seed][0] for by_seed in both for seed in gaps)
             by_column[column] = gaps, tuple(used)
@@ -63,8 +67,10 @@ def _arm_rows(findings: Findings, arm: Arm, bar: Arm) -> list[Row]:
     return rows
 
 
-def _gaps(ours: Values, theirs: Values, bar: Arm, sign: int) -> Gaps:
+def gaps_in(findings: Findings, arm: Arm, bar: Arm, column: Column) -> Gaps:
     """For the seeds that both have at all ranks of the bar."""
+    ours, theirs = (findings.values[each.name, column.key] for each in (arm, bar))
+    sign = -1 if column.about.lower_is_better else 1
     having = [set(values.get(rank, {})) for values in (ours, theirs) for rank in bar.ranks]
     return {
         seed: {rank: sign * (ours[rank][seed][1] - theirs[rank][seed][1]) for rank in bar.ranks}

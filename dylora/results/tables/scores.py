@@ -24,6 +24,7 @@ from dylora.results.tables.cells import (
 )
 from dylora.results.tables.findings import Findings, protocol_note
 from dylora.results.tables.gaps import gap_tables
+from dylora.results.tables.noise import noise_tables
 from dylora.results.tables.paired import PairedTest
 from dylora.results.tables.ranges import range_tables
 from dylora.results.tables.selection import Column, Values, parts_of
@@ -53,6 +54,7 @@ def score_tables(
             )
         )
         tables += gap_tables(findings)
+        tables += noise_tables(findings)
         tables += range_tables(findings)
         tests += findings.tests
     return tables, tests
