@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import (
     Trainer,
@@ -44,7 +44,9 @@ class DyLoRACallback(TrainerCallback):
     All micro-batches of a step and all workers have the rank `sampler(state.global_step)`, so that
     training resumed from a checkpoint goes on with the ranks that it would have had. Evaluation in
     the middle of training runs at max_rank, not at whatever rank was drawn last. `strict_freeze`
-    holds the rows that a step's rank leaves out against AdamW's momentum and weight decay.
+    holds the rows that a step's rank leaves out against AdamW's momentum and weight decay. With
+    `per_example` each example of a micro-batch has its own rank, as `sampler.per_sample` spreads
+    them; the first tensor that the model is called with has the examples as its rows.
 
     The adapter is written to adapter.safetensors in every checkpoint of the Trainer.
 
@@ -53,22 +55,44 @@ class DyLoRACallback(TrainerCallback):
     would take the highest loss for the best.
     """
 
-    def __init__(self, sampler: RankSampler, strict_freeze: bool = False) -> None:
+    def __init__(
+        self, sampler: RankSampler, strict_freeze: bool = False, per_example: bool = False
+    ) -> None:
         self.sampler = sampler
         self.strict_freeze = strict_freeze
+        self.per_example = per_example
+        self._micro_batch = 0
         self._held = ExitStack()
+        self._training = ExitStack()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._check(args, kwargs["model"])
         _use_max_rank(kwargs["model"])
+        if self.per_example:
+            hook = kwargs["model"].register_forward_pre_hook(self._draw, with_kwargs=True)
+            self._training.callback(hook.remove)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._training.close()
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         # Once per optimizer step, before the first of its micro-batches.
-        set_rank(kwargs["model"], self.sampler(state.global_step))
+        self._micro_batch = state.global_step * args.gradient_accumulation_steps
+        if not self.per_example:
+            set_rank(kwargs["model"], self.sampler(state.global_step))
+
+    def _draw(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A rank for each example of the micro-batch that the model is about to see."""
+        if model.training:
+            rows = next(each for each in (*args, *kwargs.values()) if isinstance(each, Tensor))
+            set_rank(model, self.sampler.per_sample(self._micro_batch, len(rows)))
+            self._micro_batch += 1
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -32,7 +32,7 @@ from dylora.adapter import adapter_state, read_adapter
 from dylora.errors import UserError
 from dylora.integrations import RankedTrainer
 from dylora.rank import rank_state
-from dylora.suite.config import MethodConfig, TrainConfig
+from dylora.suite.config import MethodConfig, RankScope, TrainConfig
 from dylora.training.batching import training_batches
 from dylora.training.loop import train
 from dylora.training.step import Objective
@@ -66,7 +66,7 @@ def test_every_forward_pass_has_the_rank_of_its_optimizer_step(
     assert rank_state(model).rank == MAX_RANK
 
 
-def own_loop(folder: Path, accumulation: int, strict_freeze: bool) -> nn.Module:
+def own_loop(folder: Path, accumulation: int, strict_freeze: bool, per_example: bool) -> nn.Module:
     """What `dylora.training.loop` makes of the rows in two epochs."""
     objective = Objective(
         [{"row": row, "length": 6} for row in range(ROWS)],
@@ -86,19 +86,21 @@ def own_loop(folder: Path, accumulation: int, strict_freeze: bool) -> nn.Module:
         max_grad_norm=0.5,
         select="last",
     )
-    method = MethodConfig(name="dylora", max_rank=MAX_RANK, strict_freeze=strict_freeze)
+    scope = RankScope.sample if per_example else RankScope.step
+    method = MethodConfig("dylora", MAX_RANK, rank_scope=scope, strict_freeze=strict_freeze)
     model = adapted()
     train(model, objective, config, method, SEED, folder, Accelerator(cpu=True))
     return model
 
 
 @pytest.mark.parametrize(
-    ("accumulation", "strict_freeze"), [(1, False), (2, False), (2, True)], ids=str
+    ("accumulation", "strict_freeze", "per_example"),
+    [(1, False, False), (2, False, False), (2, True, False), (1, False, True), (2, False, True)],
 )
 def test_the_trainer_gives_the_adapter_that_our_own_loop_gives(
-    accumulation: int, strict_freeze: bool, tmp_path: Path
+    accumulation: int, strict_freeze: bool, per_example: bool, tmp_path: Path
 ) -> None:
-    ours = own_loop(tmp_path / "ours", accumulation, strict_freeze)
+    ours = own_loop(tmp_path / "ours", accumulation, strict_freeze, per_example)
     order = [
         row
         for epoch in range(2)
@@ -111,6 +113,7 @@ def test_the_trainer_gives_the_adapter_that_our_own_loop_gives(
         tmp_path / "theirs",
         model,
         strict_freeze=strict_freeze,
+        per_example=per_example,
         data=[ROW[i] for i in order],
         max_steps=-1,
         num_train_epochs=1,

@@ -55,6 +55,7 @@ def trainer(
     kind: type[Trainer] = Trainer,
     callbacks: Any = (),
     strict_freeze: bool = False,
+    per_example: bool = False,
     data: Any = None,
     options: dict[str, Any] | None = None,
     **changes: Any,
@@ -68,7 +69,7 @@ def trainer(
         train_dataset=ROW if data is None else data,
         eval_dataset=ROW,
         compute_metrics=accuracy,
-        callbacks=[DyLoRACallback(SAMPLER, strict_freeze), *callbacks],
+        callbacks=[DyLoRACallback(SAMPLER, strict_freeze, per_example), *callbacks],
         **(options or {}),
     )
 
