@@ -145,6 +145,7 @@ def test_the_runs_of_scale_smoke_fill_a_table_of_their_experiment(
         model = "tiny_gpt2" if job["task"] == "toy_e2e" else "tiny_roberta"
         rank = job.pop("method.max_rank", 4 if job["task"] == "toy_e2e" else 8)
         options = {k.removeprefix("method."): v for k, v in job.items() if k.startswith("method.")}
+        options |= {k.replace(".", "__"): v for k, v in job.items() if k.startswith("train.")}
         ranks = list(range(1, rank + 1))
         place = (job["task"], job["method"], job["seed"], model, rank)
         scores = dict.fromkeys([0] if job["method"] == "full" else ranks, 0.7)
