@@ -53,8 +53,6 @@ class Options:
 
 
 def main() -> None:
-    # The toy models gain nothing from more threads, and lose a lot where the cores are busy.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["TQDM_DISABLE"] = "1"  # one bar is enough
     with plain_errors():
         chosen = options(Options, __doc__)

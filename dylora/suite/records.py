@@ -31,6 +31,7 @@ NEUTRAL = (
     "paths",
     "tracker",
     "device",
+    "threads",
     "force",
     "dry_run",
     "fail_fast",

@@ -286,6 +286,8 @@ def _pairing_faults(config: Config) -> list[str]:
         faults.append(f"model.dropout={model.dropout}: must be in [0, 1), or null")
     if config.dry_run not in (False, True, "json"):
         faults.append(f"dry_run={config.dry_run}: must be true, json or false")
+    if config.threads is not None and config.threads < 1:
+        faults.append(f"threads={config.threads}: must be at least 1, or null")
     if config.seed < 0:
         faults.append(f"seed={config.seed}: must be 0 or more")
     return faults

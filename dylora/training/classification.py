@@ -17,6 +17,7 @@ from dylora.metrics import score
 from dylora.rank import at_rank
 from dylora.suite.config import Config, Kind, TaskConfig
 from dylora.tasks.base import Splits
+from dylora.training.bars import batch_ranks
 from dylora.training.batching import evaluation_batches
 from dylora.training.step import Objective, Results, Scores
 from dylora.training.workers import from_all, is_main, own_share
@@ -71,11 +72,11 @@ def predict(
     outputs: dict[int | None, list[Tensor]] = {rank: [torch.empty(0)] for rank in ranks}
     batches = own_share(evaluation_batches([e["length"] for e in examples], batch_size))
     model.eval()
-    for indices in batches:
+    for indices, at_ranks in batch_ranks(batches, ranks):
         batch = collate([examples[i] for i in indices], tokenizer)
         labels = batch.pop("labels")
         batch = {k: v.to(device) for k, v in batch.items()}
-        for rank in ranks:
+        for rank in at_ranks:
             with at_rank(model, rank):
                 logits = model(**batch).logits
             scores = labels.is_floating_point()

@@ -39,6 +39,7 @@ from dylora.training import classification, generation
 from dylora.training.initial_adapter import find_adapter
 from dylora.training.keeping import alone, kept, peak_memory
 from dylora.training.loop import train
+from dylora.training.machine import OtherPrograms, keep_freed_memory, thread_count
 from dylora.training.models import load_backbone, start_bias
 from dylora.training.step import Results
 from dylora.training.tracking import tracking
@@ -76,7 +77,9 @@ def run(config: Config, command: str = "") -> Record:
 
 def _run(config: Config, folder: Path, command: str) -> Record:
     quiet_libraries()
-    clock = Clock()
+    keep_freed_memory()
+    clock, others = Clock(), OtherPrograms()
+    torch.set_num_threads(1)  # until the model's size is known
     accelerator = _accelerator(config)
     kind = generation if config.task.kind == Kind.generation else classification
     with clock("prepare"):
@@ -93,6 +96,7 @@ def _run(config: Config, folder: Path, command: str) -> Record:
         if start is not None:
             warm_start(model, start, config.init_alpha, config.model.head)
         objective = kind.objective(config, splits, tokenizer, accelerator.device)
+    _set_threads(config, model, others, folder)
     record = _new_record(config, command, model, accelerator)
     record["data"] = fingerprint(splits)
     if (folder / "checkpoint").exists():
@@ -133,6 +137,20 @@ def _run(config: Config, folder: Path, command: str) -> Record:
         record["times"] = {**clock.seconds, "train": round(progress.seconds, 3)}
         record["peak_memory_bytes"] = peak_memory(accelerator.device)
     return from_all(record)[0]
+
+
+def _set_threads(config: Config, model: nn.Module, others: OtherPrograms, folder: Path) -> None:
+    """As many threads as `thread_count` says; a run that goes on keeps those that it had.
+
+    Sums are rounded by how they are divided among threads, so their number is part of a result.
+    """
+    former = read_record(folder) if (folder / "checkpoint").exists() else None
+    wanted = config.threads or (former or {}).get("device", {}).get("threads")
+    busy = others.cores()
+    threads = thread_count(sum(p.numel() for p in model.parameters()), busy, wanted)
+    torch.set_num_threads(threads)
+    if is_main():
+        print(f"threads: {threads} (threads=N sets them; others keep {busy:.1f} cores busy)")
 
 
 def _check_data(record: Record | None, now: Fingerprint | None, advice: str) -> None:

@@ -15,6 +15,7 @@ from dylora.suite.config import Config
 from dylora.suite.records import ABSENT
 from dylora.tasks.base import Splits
 from dylora.training import causal
+from dylora.training.bars import batch_ranks
 from dylora.training.batching import evaluation_batches
 from dylora.training.decode import decode_ranks
 from dylora.training.step import Objective, Results, Scores
@@ -55,10 +56,11 @@ def perplexity(
     """
     totals, tokens = dict.fromkeys(ranks, 0.0), 0
     model.eval()
-    for indices in own_share(evaluation_batches([e["length"] for e in examples], batch_size)):
+    batches = own_share(evaluation_batches([e["length"] for e in examples], batch_size))
+    for indices, at_ranks in batch_ranks(batches, ranks):
         batch = causal.collate([examples[i] for i in indices], tokenizer)
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        for rank in ranks:
+        for rank in at_ranks:
             with at_rank(model, rank):
                 total, count = causal.negative_log_likelihood(model, batch)
             totals[rank] += total

@@ -20,6 +20,7 @@ from dylora.metrics import metric_named
 from dylora.sampler import RankSampler
 from dylora.suite.config import MethodConfig, TrainConfig, default_ranks
 from dylora.suite.signals import Interrupted, stop_requests
+from dylora.training.bars import bar
 from dylora.training.batching import training_batches
 from dylora.training.checkpoint import load_checkpoint, save_checkpoint
 from dylora.training.divergence import diverged
@@ -84,17 +85,17 @@ def train(
         progress.seconds, last_save = progress.seconds + now - last_save, now
         save_checkpoint(folder / "checkpoint", *parts, asdict(progress))
 
-    with stop_requests() as stop, _bar(plan, progress) as bar:
+    with stop_requests() as stop, bar(plan.total_steps, "train", initial=progress.step) as shown:
         while progress.step < plan.total_steps and not _out_of_patience(progress, config):
             started = time.perf_counter()
             for window in plan.remaining(objective, config, seed, progress):
                 logged = plan.logs(progress.step)
                 loss, rank = step(window, progress.step, logged)
                 if logged:
-                    _log(progress, loss, rank, scheduler.get_last_lr()[0], bar)
+                    _log(progress, loss, rank, scheduler.get_last_lr()[0], shown)
                     track(progress)
                 progress.step += 1
-                bar.update()
+                shown.update()
                 overdue = time.perf_counter() - last_save > config.checkpoint_seconds
                 stopping, saving = _agreed(bool(stop), overdue, progress.step, accelerator)
                 if stopping or saving:
@@ -165,12 +166,6 @@ def _warmup_steps(config: TrainConfig, total_steps: int) -> int:
     return math.ceil(config.warmup_ratio * total_steps)
 
 
-def _bar(plan: Plan, progress: Progress) -> tqdm:
-    # disable=None: no bar when the output is not a terminal
-    hidden = None if is_main() else True
-    return tqdm(total=plan.total_steps, initial=progress.step, desc="train", disable=hidden)
-
-
 def _agreed(stop: bool, overdue: bool, step: int, accelerator: Accelerator) -> tuple[bool, bool]:
     """Whether any process was asked to stop or thinks a checkpoint overdue.
 
@@ -185,9 +180,9 @@ def _agreed(stop: bool, overdue: bool, step: int, accelerator: Accelerator) -> t
     return stop, overdue
 
 
-def _log(progress: Progress, loss: float, rank: float, lr: float, bar: tqdm) -> None:
+def _log(progress: Progress, loss: float, rank: float, lr: float, shown: tqdm) -> None:
     progress.steps.append({"step": progress.step, "loss": round(loss, 5), "rank": rank, "lr": lr})
-    bar.set_postfix(loss=f"{loss:.3f}", rank=f"{rank:g}", refresh=False)
+    shown.set_postfix(loss=f"{loss:.3f}", rank=f"{rank:g}", refresh=False)
 
 
 def ranks_after_epoch(config: TrainConfig, method: MethodConfig) -> list[int | None]:
