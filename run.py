@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from dylora.suite.cli import plain_errors
 from dylora.suite.config import Config
 from dylora.suite.validation import validate
+from dylora.tasks.ready import check_files, finished
 
 ConfigStore.instance().store(name="schema", node=Config)
 
@@ -35,9 +36,10 @@ def main(composed: DictConfig) -> Config | None:
 
             show_plan([config])
             return None
-        from dylora.training.experiment import (
-            run,  # imports torch, which a wrong option need not wait for
-        )
+        if finished(config) is not None:
+            return None
+        check_files(config)
+        from dylora.training.experiment import run  # imports torch, for which nothing above waits
 
         run(config, shlex.join(["dylora", "run", *HydraConfig.get().overrides.task]))
     return None

@@ -17,7 +17,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from joblib import effective_n_jobs
 from omegaconf import DictConfig, OmegaConf
 
 from dylora.errors import UserError
@@ -113,6 +112,8 @@ def _value_text(override: Any) -> str:
 
 def _at_a_time(launcher: Any) -> int:
     """How many runs a launcher has going at once, from its configuration."""
+    from joblib import effective_n_jobs  # which --help need not wait for
+
     return effective_n_jobs(launcher.get("n_jobs") or launcher.get("array_parallelism") or 1)
 
 

@@ -34,7 +34,8 @@ from dylora.suite.records import (
 )
 from dylora.suite.signals import hand_on_signals, terminable
 from dylora.tasks import load
-from dylora.tasks.fingerprint import Fingerprint, difference, fingerprint, local_fingerprint
+from dylora.tasks.fingerprint import fingerprint
+from dylora.tasks.ready import check_unchanged, finished
 from dylora.training import classification, generation
 from dylora.training.initial_adapter import find_adapter
 from dylora.training.keeping import alone, kept, peak_memory
@@ -59,14 +60,10 @@ def run(config: Config, command: str = "") -> Record:
     until it is done. Raises UserError before anything is written if data, model or options do not
     fit, or another process runs this; a later failure is kept in the record and raised.
     """
+    done = finished(config)
+    if done is not None:
+        return done
     folder = run_folder(config)
-    record = None if config.force else read_record(folder)
-    if record is not None and record["status"] == "done":
-        if record.get("data"):  # older records do not say what they were made from
-            _check_data(record, local_fingerprint(config.task, config.paths), "type force=true")
-        print(f"done already: {folder / 'record.json'} (force=true runs it again)")
-        print(score_table(record))
-        return record
     place = folder.parents[1] / "forced" / folder.name if config.force else folder
     record = _run(config, place, command)
     if is_main():
@@ -101,7 +98,7 @@ def _run(config: Config, folder: Path, command: str) -> Record:
     record["data"] = fingerprint(splits)
     if (folder / "checkpoint").exists():
         begin_anew = f"delete {folder / 'checkpoint'} and repeat the command"
-        _check_data(read_record(folder), record["data"], begin_anew)
+        check_unchanged(read_record(folder), record["data"], begin_anew)
     with (
         alone(folder, run_folder(config)),
         terminable(),
@@ -151,20 +148,6 @@ def _set_threads(config: Config, model: nn.Module, others: OtherPrograms, folder
     torch.set_num_threads(threads)
     if is_main():
         print(f"threads: {threads} (threads=N sets them; others keep {busy:.1f} cores busy)")
-
-
-def _check_data(record: Record | None, now: Fingerprint | None, advice: str) -> None:
-    """Raise UserError if a run was made from other rows than are there now.
-
-    Nothing is known of records older than fingerprints, nor of data that is not on this machine.
-    """
-    before = (record or {}).get("data")
-    changed = difference(before, now) if before and now else ""
-    if changed:
-        raise UserError(
-            f"the data of this run has changed since: {changed}. Put the former files back, or, "
-            f"to run on these, {advice}"
-        )
 
 
 def _by_name(scores: Results) -> Record:
