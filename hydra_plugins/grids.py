@@ -4,7 +4,9 @@ Hydra's own sweeper knows one Cartesian product and gives up at the first failur
 this package: Hydra takes plugins from nowhere else.
 """
 
+import statistics
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -22,6 +24,8 @@ from omegaconf import DictConfig, OmegaConf
 from dylora.errors import UserError
 from dylora.suite.cli import explain
 from dylora.suite.sweep import jobs
+
+LOOKED_UP = 2.0  # seconds that a run may take that is done already
 
 
 @dataclass
@@ -87,9 +91,26 @@ class GridSweeper(BasicSweeper):
         smoke = self.config.hydra.runtime.choices.get("scale") == "smoke"
         grids = OmegaConf.to_container(OmegaConf.create(self.smoke if smoke else self.grids))
         batch = [list(job) for job in jobs(grids, options)]  # type: ignore[arg-type]
-        size = _at_a_time(self.config.hydra.launcher) if self.config.fail_fast else len(batch)
+        done = self._launched(batch)
+        if self.config.dry_run:
+            _show_plan(done)
+        else:
+            _report(done, len(batch))
+        return done
+
+    def _launched(self, batch: list[list[str]]) -> list[JobReturn]:
+        """All runs by this launcher: here one by one, so that each can be announced."""
+        assert self.config is not None and self.launcher
+        one_by_one = isinstance(self.launcher, BasicLauncher)
+        size = 1 if one_by_one else len(batch)
+        if self.config.fail_fast and not one_by_one:
+            size = _at_a_time(self.config.hydra.launcher)
         done: list[JobReturn] = []
+        seconds: list[float] = []
         for start in range(0, len(batch), size):
+            began = time.perf_counter()
+            if one_by_one and not self.config.dry_run:
+                print(place_in_sweep(start, len(batch), seconds), flush=True)
             try:
                 done += self.launcher.launch(batch[start : start + size], initial_job_idx=start)
             except RuntimeError as error:  # not a run's: those are in what `launch` returns
@@ -97,13 +118,23 @@ class GridSweeper(BasicSweeper):
                     f"the launcher gave up: {error}\n"
                     "once no run of this sweep is left, the same command does what is missing"
                 ) from error
+            seconds.append(time.perf_counter() - began)
             if self.config.fail_fast and any(_failed(job) for job in done):
                 break
-        if self.config.dry_run:
-            _show_plan(done)
-        else:
-            _report(done, len(batch))
         return done
+
+
+def place_in_sweep(before: int, planned: int, seconds: Sequence[float]) -> str:
+    """Which run comes next and how long the rest takes, if runs go on as those so far did.
+
+    Runs that were done already take no time and say nothing of the others.
+    """
+    ran = [each for each in seconds if each > LOOKED_UP]
+    left = statistics.fmean(ran) * (planned - before) if ran else None
+    if left is None:
+        return f"run {before + 1} of {planned}"
+    about = f"{left / 3600:.1f} h" if left > 5400 else f"{left / 60:.0f} min"
+    return f"run {before + 1} of {planned}, about {about} left"
 
 
 def _value_text(override: Any) -> str:

@@ -10,6 +10,7 @@ import pytest
 from small_run import make_home, options
 
 from dylora.suite.sweep import jobs
+from hydra_plugins.grids import place_in_sweep
 
 ROOT = Path(__file__).parents[1]
 GRIDS = [
@@ -96,3 +97,10 @@ def test_runs_in_parallel_share_the_threads(home: Path, tmp_path: Path) -> None:
     records = [json.loads(path.read_text()) for path in tmp_path.glob("records/*/record.json")]
     share = max(1, (os.cpu_count() or 1) // 2)
     assert [record["device"]["threads"] <= share for record in records] == [True, True]
+
+
+def test_a_sweep_says_where_it_is_and_what_the_runs_so_far_make_of_the_rest() -> None:
+    assert place_in_sweep(0, 40, []) == "run 1 of 40"
+    assert place_in_sweep(2, 40, [0.3, 0.4]) == "run 3 of 40"  # both were done already
+    assert place_in_sweep(2, 40, [0.3, 180.0]) == "run 3 of 40, about 1.9 h left"
+    assert place_in_sweep(39, 40, [100.0, 140.0]) == "run 40 of 40, about 2 min left"
