@@ -23,7 +23,15 @@ from dylora.results.tables.render import markdown_table
 from dylora.results.tables.selection import Part, parts_of
 
 TEMPLATES = Path(__file__).parent / "templates"
-SHOWN = ("any_rank", "claims", "each_rank", "appendix_a")  # experiments, in this order
+SHOWN = (  # experiments, in this order
+    "any_rank",
+    "any_rank_texts",
+    "sandwich",
+    "learning_rate",
+    "claims",
+    "each_rank",
+    "appendix_a",
+)
 
 
 @dataclass(frozen=True)
