@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dylora.adapted import adapter_layers, hold_untrained_rows, merged
     from dylora.adapter import adapt, adapter_state, load_adapter, save_adapter
+    from dylora.allocation import allocate
     from dylora.errors import UserError
     from dylora.export import export_merged, export_peft
     from dylora.nested import load_nested, nest
@@ -35,6 +36,7 @@ _HOME = {
     "load_adapter": "dylora.adapter",
     "merged": "dylora.adapted",
     "save_adapter": "dylora.adapter",
+    "allocate": "dylora.allocation",
     "UserError": "dylora.errors",
     "export_merged": "dylora.export",
     "export_peft": "dylora.export",
@@ -62,6 +64,7 @@ __all__ = [
     "adapt",
     "adapter_layers",
     "adapter_state",
+    "allocate",
     "at_rank",
     "evaluate_ranks",
     "export_merged",

@@ -1,5 +1,6 @@
 """An adapted model at a glance: its adapter, what that stores, what it scores at each rank."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ class Overview:
     layers: list[str]  # adapted, a fused layer's parts each
     trained: int  # parameters, those of the head included
     total: int
+    costs: dict[str, int]  # adapted layer -> parameters of one rank of it
     sizes: dict[int, int]  # rank -> parameters of the adapter alone, cut to this rank
 
     def __str__(self) -> str:
@@ -41,7 +43,9 @@ class Overview:
 def summary(model: nn.Module) -> Overview:
     """The method, layers and sizes of an adapted model. Raises UserError without an adapter."""
     state, parts = rank_state(model), low_rank_parts(model)
-    per_rank = sum(part.lora_A.shape[1] + part.lora_B.shape[0] for part in parts.values())
+    costs: Counter[str] = Counter()
+    for part in parts.values():
+        costs[part.name] += part.lora_A.shape[1] + part.lora_B.shape[0]
     return Overview(
         method=state.method.label,
         max_rank=state.max_rank,
@@ -49,7 +53,8 @@ def summary(model: nn.Module) -> Overview:
         layers=list(parts),
         trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
         total=sum(p.numel() for p in model.parameters()),
-        sizes={rank: rank * per_rank for rank in range(1, state.max_rank + 1)},
+        costs=dict(costs),
+        sizes={rank: rank * costs.total() for rank in range(1, state.max_rank + 1)},
     )
 
 

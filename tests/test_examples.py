@@ -9,6 +9,7 @@ from textwrap import indent
 import pytest
 import torch
 from conftest import ROOT
+from peft import PeftModel
 from tiny import save_roberta
 from transformers import (
     AutoModelForCausalLM,
@@ -18,6 +19,7 @@ from transformers import (
 )
 
 import dylora
+from dylora.adapted import low_rank_parts
 from dylora.adapter import adapter_state
 from dylora.pretraining.pretrain import one_thread
 from dylora.pretraining.text import PretrainObjective, train_tokenizer
@@ -103,6 +105,50 @@ def test_the_trl_example_trains_and_prints_the_score_of_each_rank(
     assert drawn == [0, 1]
     assert RANK.findall(capsys.readouterr().out) == list("12345678")
     check_adapter(tmp_path, AutoModelForCausalLM.from_pretrained(decoder))
+
+
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning")  # TRL's
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning")  # PEFT's
+def test_the_example_on_a_model_of_peft_trains_and_saves_what_both_read(
+    decoder: Path,
+    drawn: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run("trl_peft.py", monkeypatch, f"model={decoder}", "steps=2", f"output={tmp_path}")
+    assert drawn == [0, 1]
+    assert RANK.findall(capsys.readouterr().out) == list("12345678")
+    backbone = AutoModelForCausalLM.from_pretrained
+    nested = dylora.load_nested(backbone(decoder), tmp_path).eval()
+    assert all(part.lora_B.any() for part in low_rank_parts(nested).values())
+    tokens = torch.ones(1, 5, dtype=torch.long)
+    with dylora.at_rank(nested, 8), torch.no_grad():
+        expected = nested(tokens).logits
+    plain = PeftModel.from_pretrained(backbone(decoder), tmp_path).eval()
+    torch.testing.assert_close(plain(tokens).logits, expected)
+
+
+def test_the_example_from_a_csv_to_an_adapter_has_under_40_lines_and_writes_the_best_rank(
+    encoder: Path,
+    drawn: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = "csv_to_adapter.py"
+    code = (EXAMPLES / name).read_text().partition('"""\n\n')[2].splitlines()
+    assert len([line for line in code if line.strip()]) < 40
+    rows = [f"a fine day {n},good\na dull day {n},bad\n" for n in range(20)]
+    (tmp_path / "own.csv").write_text("text,label\n" + "".join(rows))
+    run(name, monkeypatch, str(tmp_path / "own.csv"), str(encoder), str(tmp_path / "made"))
+    assert drawn == list(range(10))
+    printed = capsys.readouterr().out.splitlines()[1:]
+    scores = {int(line.split()[0]): float(line.split()[1]) for line in printed}
+    assert list(scores) == list(range(1, 9))
+    model = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=2)
+    plain = PeftModel.from_pretrained(model, tmp_path / "made")
+    assert scores[plain.peft_config["default"].r] == max(scores.values())
 
 
 def check_adapter(folder: Path, backbone: torch.nn.Module) -> None:
