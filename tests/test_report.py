@@ -261,9 +261,10 @@ def test_a_long_history_is_averaged(tmp_path: Path) -> None:
     steps = [{"step": i, "loss": float(i % 2), "rank": 1.0, "lr": 0.1} for i in range(2000)]
     write_history(write(tmp_path, config("mrpc", "dylora")), steps, [])
     (run,) = load_records(tmp_path / "records")[0]
-    (plot,) = view_of(0, run).charts
-    assert len(plot.lines[0].split()) <= POINTS
-    assert (plot.note, plot.low, plot.high) == ("means of 14 steps", "0.5", "0.5")
+    (course,) = view_of(0, run).courses
+    assert course.label == "loss, means of 14 steps"
+    (points,) = course.lines.values()
+    assert len(points) <= POINTS and {loss for _, loss in points} == {0.5}
 
 
 def test_samples_are_the_same_inputs_at_every_rank(tmp_path: Path) -> None:

@@ -176,6 +176,17 @@ def test_a_method_is_switched_off_and_on_from_the_keyboard(browser: Any) -> None
     assert drawn() == everything
 
 
+def test_a_runs_history_is_drawn_and_read_as_the_other_charts(browser: Any) -> None:
+    from selenium.webdriver import Keys
+
+    root = find(browser, ".run [data-run]")
+    browser.execute_script("for (let e = arguments[0]; e; e = e.parentElement) e.open = true", root)
+    assert root.find_element("css selector", "h3").text == "Training"
+    assert root.find_elements("css selector", "path.line")
+    root.find_element("css selector", ".chart").send_keys(Keys.HOME)
+    assert re.match(r"step \d+ loss \d", readout(root))
+
+
 def test_another_metric_is_drawn(browser: Any) -> None:
     root = panel(browser, "E2E, GPT-2 medium")
     assert "DyLoRA 64.82" in readout(root)

@@ -10,13 +10,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from dylora.errors import UserError
 from dylora.files import write_text
-from dylora.metrics import metric_named
 from dylora.results.answer import QUESTION, answer, compared
-from dylora.results.curves import Panel, Series, band, panels, seeds
+from dylora.results.charts import course_chart, panel_chart
+from dylora.results.curves import Panel, panels
 from dylora.results.layout import ClaimsLayout, Experiment, SettingsLayout
 from dylora.results.names import model_name, task_name
 from dylora.results.published import Published
@@ -101,8 +100,9 @@ def write_report(
         claims=claims,
         experiments=sections,
         settings=settings,
-        panels=[_panel_data(panel) for panel in _headline_first(drawn)],
+        panels=[panel_chart(panel) for panel in _headline_first(drawn)],
         runs=_by_place(views, runs),
+        courses={view.number: [course_chart(course) for course in view.courses] for view in views},
         numbers={view.name: view.number for view in views},
         samples={view.number: view.samples for view in views if len(view.ranks) > 1},
         problems=found,
@@ -176,31 +176,3 @@ def _facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
     facts = [(name, f"{count:,}") for name, count in counts.items()]
     days = sorted(str(run.record.get("started", ""))[:10] for run in done)
     return [*facts, ("hours of computing", f"{hours:,.1f}"), *[("last run", d) for d in days[-1:]]]
-
-
-def _panel_data(panel: Panel) -> dict[str, Any]:
-    """What the page's script draws of a panel."""
-    return {
-        "title": panel.title,
-        "metrics": [{"name": name, "label": metric_named(name).axis} for name in panel.metrics],
-        "series": [_series_data(series, panel.metrics) for series in panel.series],
-        "majority": panel.majority,
-    }
-
-
-def _series_data(series: Series, metrics: Sequence[str]) -> dict[str, Any]:
-    points: dict[str, list[dict[str, float | None]]] = {}
-    counts = {len(same) for same in series.runs.values()}
-    for metric in metrics:
-        for rank, summary in series.summary(metric).items():
-            low, high = band(summary, metric) or (None, None)
-            point = {"rank": rank, "mean": summary.mean, "low": low, "high": high, "n": summary.n}
-            points.setdefault(metric, []).append(point)
-    return {
-        "name": series.name,
-        "look": series.look % 7,
-        "mark": (series.look + series.look // 7) % 7,  # tells equal colors apart
-        "flat": series.flat,
-        "seeds": seeds(counts),
-        "points": points,
-    }

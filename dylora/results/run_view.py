@@ -12,20 +12,19 @@ from dylora.suite.config import Kind
 
 POINTS = 150  # of a history's curve; longer ones are averaged
 SAMPLES = 8  # texts of a generation run
-WIDTH, HEIGHT, LEFT, TOP = 428, 114, 46, 12  # of a curve's field in the template's drawing
+
+
+Line = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Plot:
-    """A small static chart; `lines` are points of SVG polylines."""
+class Course:
+    """How a value changed during a run: a line of points (x, y) per name."""
 
     title: str
-    note: str
-    lines: list[str]
-    low: str
-    high: str
-    first: str
-    last: str
+    axis: str  # what x is: step or epoch
+    label: str  # what y is
+    lines: dict[str, Line]
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class RunView:
     metrics: list[str]
     scores: list[tuple[str, list[str]]]  # rank, a value per metric
     notes: list[str]
-    charts: list[Plot]
+    courses: list[Course]
     config: str
     ranks: list[int] = field(default_factory=list)  # that have samples
     samples: dict[int, list[str]] = field(default_factory=dict)  # rank -> texts
@@ -65,7 +64,7 @@ def view_of(number: int, run: Run) -> RunView:
         metrics=[metric_named(metric).label for metric in metrics],
         scores=_scores(run, metrics),
         notes=[f"{name}: {text}" for name, text in signatures.items()],
-        charts=_charts(run),
+        courses=_courses(run),
         config=_options(run),
         ranks=sorted(samples),
         samples=samples,
@@ -132,42 +131,28 @@ def _score(value: float | None, metric: Metric) -> str:
     return "–" if value is None else f"{metric.printed(value):.2f}"
 
 
-def _charts(run: Run) -> list[Plot]:
+def _courses(run: Run) -> list[Course]:
     """The loss of the steps and, with two epochs or more, the score after each epoch."""
+    courses = []
     steps = [(float(row.step), row.loss) for row in run.steps()]
-    charts = []
     if len(steps) > 1:
         size = -(-len(steps) // POINTS)
-        note = "" if size == 1 else f"means of {size} steps"
-        charts.append(_plot("Training loss", note, "step", [_averaged(steps, size)]))
-    metric = run.option("task.select_metric")
-    rows = run.epochs()
-    by_rank: dict[int, list[tuple[float, float]]] = {}
+        label = "loss" if size == 1 else f"loss, means of {size} steps"
+        courses.append(Course("Training", "step", label, {"loss": _averaged(steps, size)}))
+    metric, rows = run.option("task.select_metric"), run.epochs()
+    by_rank: dict[int, Line] = {}
     for row in rows:
         if row.metric == metric and row.value is not None:
             by_rank.setdefault(row.rank, []).append((row.epoch, row.value))
     if by_rank and rows[-1].epoch > 1:
-        drawn = zip(by_rank, ("solid", "dashed", "dash-dotted", "dotted"), strict=False)
-        note = "" if list(by_rank) == [0] else ", ".join(f"rank {r} {dash}" for r, dash in drawn)
-        charts.append(_plot(f"Validation {metric}", note, "epoch", list(by_rank.values())))
-    return charts
+        lines = {f"rank {rank}" if rank else metric: line for rank, line in by_rank.items()}
+        courses.append(Course("Validation", "epoch", metric_named(metric).label, lines))
+    return courses
 
 
-def _averaged(points: Sequence[tuple[float, float]], size: int) -> list[tuple[float, float]]:
+def _averaged(points: Line, size: int) -> Line:
     groups = [points[i : i + size] for i in range(0, len(points), size)]
     return [(g[0][0], sum(y for _, y in g) / len(g)) for g in groups]
-
-
-def _plot(title: str, note: str, unit_of_x: str, lines: list[list[tuple[float, float]]]) -> Plot:
-    x, y = zip(*(point for line in lines for point in line), strict=True)
-    left, right, low, high = min(x), max(x), min(y), max(y)
-    across, up = WIDTH / (right - left or 1), HEIGHT / (high - low or 1)
-    drawn = [
-        " ".join(f"{LEFT + (a - left) * across:.1f},{TOP + (high - b) * up:.1f}" for a, b in line)
-        for line in lines
-    ]
-    ends = (f"{unit_of_x} {left:g}", f"{unit_of_x} {right:g}")
-    return Plot(title, note, drawn, f"{low:.3g}", f"{high:.3g}", *ends)
 
 
 def _samples(run: Run) -> tuple[dict[int, list[str]], str]:

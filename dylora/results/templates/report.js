@@ -28,15 +28,16 @@ function ticks(low, high, count) {
   return [found, step];
 }
 
-// A chart of one panel: scores against the rank, with toggles, a reading line and a readout.
+// A chart: values against the rank (or a run's steps), with toggles, a reading line and a readout.
 class Chart {
   constructor(root, panel) {
     this.panel = panel;
     this.svg = root.querySelector("svg");
     this.output = root.querySelector("output");
     this.metric = panel.metrics[0].name;
+    this.ranked = panel.axis === "rank";
     this.hidden = new Set();
-    this.at = this.ranks.at(-1);
+    this.at = this.stops.at(-1);
     root.querySelectorAll("input").forEach((input, number) => input.addEventListener("change", () => {
       this.hidden[input.checked ? "delete" : "add"](number);
       this.draw();
@@ -57,16 +58,17 @@ class Chart {
       .filter((series, number) => series.points.length && !this.hidden.has(number));
   }
 
-  get ranks() {
+  // Where there are points; rank 0 is that of a method without ranks.
+  get stops() {
     const all = this.panel.series.flatMap((series) => series.points[this.metric] ?? []);
-    const ranks = [...new Set(all.map((point) => point.rank))].filter((rank) => rank > 0);
-    return ranks.length ? ranks.sort((a, b) => a - b) : [1];
+    const found = [...new Set(all.map((point) => point.x))].filter((x) => x > 0 || !this.ranked);
+    return found.length ? found.sort((a, b) => a - b) : [1];
   }
 
   draw() {
     const width = this.svg.clientWidth, height = this.svg.clientHeight;
     if (!width) return;
-    const ranks = this.ranks, top = ranks.at(-1), shown = this.shown;
+    const stops = this.stops, first = stops[0], last = stops.at(-1), shown = this.shown;
     const values = shown.flatMap((s) => s.points.flatMap((p) => [p.mean, p.low ?? p.mean, p.high ?? p.mean]));
     const majority = this.panel.majority[this.metric];
     if (majority !== undefined) values.push(majority);
@@ -74,33 +76,34 @@ class Chart {
     if (!values.length) [low, high] = [0, 1];
     const room = Math.max((high - low) * 0.06, Math.abs(high) * 0.002, 1e-3);
     [low, high] = [low - room, high + room];
-    const place = top > 16 ? Math.log2 : (rank) => rank;
-    const span = place(top) - place(ranks[0]) || 1;
-    this.x = (rank) => 44 + ((place(rank) - place(ranks[0])) / span) * (width - 60);
+    const scale = this.ranked && last > 16 ? Math.log2 : (x) => x;
+    const span = scale(last) - scale(first) || 1;
+    this.x = (x) => 44 + ((scale(x) - scale(first)) / span) * (width - 60);
     this.y = (value) => 10 + ((high - value) / (high - low)) * (height - 42);
     this.svg.replaceChildren();
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    this.axes(low, high, width, height, ranks, top);
+    this.axes(low, high, width, height, stops);
     if (majority !== undefined) this.baseline(majority, width);
     for (const series of shown) this.line(series, width);
     this.cursor = make("line", { class: "cursor", y1: 10, y2: height - 32 }, this.svg);
-    this.svg.setAttribute("aria-valuemin", ranks[0]);
-    this.svg.setAttribute("aria-valuemax", top);
+    this.svg.setAttribute("aria-valuemin", first);
+    this.svg.setAttribute("aria-valuemax", last);
     this.read(this.at);
   }
 
-  axes(low, high, width, height, ranks, top) {
+  axes(low, high, width, height, stops) {
     const [marks, step] = ticks(low, high, 5);
     for (const mark of marks) {
       make("line", { class: "grid", x1: 44, x2: width - 16, y1: this.y(mark), y2: this.y(mark) }, this.svg);
       make("text", { x: 34, y: this.y(mark) + 4, "text-anchor": "end" }, this.svg, round(mark, step));
     }
-    const named = top > 16 ? ranks.filter((rank) => Math.log2(rank) % 1 === 0) : ranks;
-    for (const rank of named) {
-      make("text", { x: this.x(rank), y: height - 16, "text-anchor": "middle" }, this.svg, rank);
+    const last = stops.at(-1), powers = stops.filter((x) => Math.log2(x) % 1 === 0);
+    const [even, apart] = this.ranked ? [last > 16 ? powers : stops, 1] : ticks(stops[0], last, 5);
+    for (const x of even) {
+      make("text", { x: this.x(x), y: height - 16, "text-anchor": "middle" }, this.svg, round(x, apart));
     }
     make("line", { class: "axis", x1: 44, x2: width - 16, y1: height - 32, y2: height - 32 }, this.svg);
-    make("text", { x: width - 16, y: height - 2, "text-anchor": "end" }, this.svg, "rank");
+    make("text", { x: width - 16, y: height - 2, "text-anchor": "end" }, this.svg, this.panel.axis);
   }
 
   baseline(value, width) {
@@ -118,56 +121,59 @@ class Chart {
       make("line", { class: "line", x1: 44, x2: width - 16, y1: y, y2: y }, group);
       return;
     }
-    const at = (rank, value) => `${this.x(rank).toFixed(1)} ${this.y(value).toFixed(1)}`;
+    const at = (x, value) => `${this.x(x).toFixed(1)} ${this.y(value).toFixed(1)}`;
     const banded = points.filter((point) => point.low !== null);
     if (banded.length > 1) {
-      const there = banded.map((p) => at(p.rank, p.high)), back = banded.map((p) => at(p.rank, p.low));
+      const there = banded.map((p) => at(p.x, p.high)), back = banded.map((p) => at(p.x, p.low));
       make("path", { class: "band", d: `M${[...there, ...back.reverse()].join("L")}z` }, group);
     }
-    make("path", { class: "line", d: `M${points.map((p) => at(p.rank, p.mean)).join("L")}` }, group);
-    for (const point of points) {
-      const [x, y] = at(point.rank, point.mean).split(" ");
+    make("path", { class: "line", d: `M${points.map((p) => at(p.x, p.mean)).join("L")}` }, group);
+    for (const point of points.length > 32 ? [] : points) {
+      const [x, y] = at(point.x, point.mean).split(" ");
       const attributes = { class: "dot", d: MARKS[series.mark], transform: `translate(${x} ${y})` };
-      make("path", { ...attributes, "data-rank": point.rank }, group);
+      make("path", { ...attributes, "data-x": point.x }, group);
     }
   }
 
   nearest(event) {
     const x = event.clientX - this.svg.getBoundingClientRect().left;
-    return this.ranks.reduce((a, b) => (Math.abs(this.x(b) - x) < Math.abs(this.x(a) - x) ? b : a));
+    return this.stops.reduce((a, b) => (Math.abs(this.x(b) - x) < Math.abs(this.x(a) - x) ? b : a));
   }
 
   key(event) {
-    const ranks = this.ranks, now = ranks.indexOf(this.at);
+    const stops = this.stops, now = stops.indexOf(this.at);
     const moved = { ArrowLeft: now - 1, ArrowDown: now - 1, ArrowRight: now + 1, ArrowUp: now + 1,
-      Home: 0, End: ranks.length - 1 }[event.key];
+      Home: 0, End: stops.length - 1 }[event.key];
     if (moved === undefined) return;
     event.preventDefault();
-    this.read(ranks[Math.max(0, Math.min(ranks.length - 1, moved))]);
+    this.read(stops[Math.max(0, Math.min(stops.length - 1, moved))]);
   }
 
-  read(rank) {
-    this.at = rank;
-    this.cursor.setAttribute("x1", this.x(rank));
-    this.cursor.setAttribute("x2", this.x(rank));
+  read(x) {
+    this.at = x;
+    this.cursor.setAttribute("x1", this.x(x));
+    this.cursor.setAttribute("x2", this.x(x));
     this.svg.querySelectorAll(".dot").forEach((dot) =>
-      dot.classList.toggle("at", Number(dot.dataset.rank) === rank));
-    this.output.replaceChildren(make("span", {}, null, `rank ${rank}`), " ");
+      dot.classList.toggle("at", Number(dot.dataset.x) === x));
+    this.output.replaceChildren(make("span", {}, null, `${this.panel.axis} ${x}`), " ");
     for (const series of this.shown) {
-      const point = series.points.find((p) => p.rank === rank || series.flat);
+      const point = series.points.find((p) => p.x === x || series.flat);
       if (!point) continue;
       const item = make("span", { class: `s${series.look}` }, this.output, `${series.name} `);
-      make("b", {}, item, point.mean.toFixed(2));
+      make("b", {}, item, this.ranked ? point.mean.toFixed(2) : point.mean.toPrecision(3));
       if (point.low !== null) item.append(` [${point.low.toFixed(2)}, ${point.high.toFixed(2)}]`);
       item.append(point.n > 1 ? ` n=${point.n}` : "");
       this.output.append(" ");
     }
-    this.svg.setAttribute("aria-valuenow", rank);
+    this.svg.setAttribute("aria-valuenow", x);
     this.svg.setAttribute("aria-valuetext", this.output.textContent);
   }
 }
 
-document.querySelectorAll(".panel").forEach((root) => new Chart(root, data.panels[root.dataset.panel]));
+document.querySelectorAll(".panel").forEach((root) => {
+  const { run, panel } = root.dataset;
+  new Chart(root, (run === undefined ? data.panels : data.courses[run])[panel]);
+});
 
 async function copy(button) {
   const code = button.parentElement.querySelector("code");
