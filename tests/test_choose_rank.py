@@ -8,7 +8,7 @@ import pytest
 from table_records import write_run
 
 from dylora.errors import UserError
-from dylora.results.deploy import adapter_size, choose_rank
+from dylora.results.deploy import adapter_size, choose_over_seeds, choose_rank
 from dylora.results.runs import load_run
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +25,7 @@ def test_the_script_prints_the_choice_its_size_and_all_ranks(tmp_path: Path) -> 
     folder = write_run(tmp_path, scores=SCORES, record=COUNTS)
     done = script(str(folder), "tolerance=0.5")
     assert done.returncode == 0, done.stderr
-    first, _, _, *rows = done.stdout.splitlines()
+    first, _, _, _, *rows = done.stdout.splitlines()
     assert first.startswith("rank 2: ")
     assert "2900 parameters, 11600 bytes" in first, "two eighths of 8000 and a head of 900"
     assert [line.split()[0] for line in rows] == ["1", "2", "4", "8"]
@@ -35,7 +35,7 @@ def test_the_script_prints_the_choice_its_size_and_all_ranks(tmp_path: Path) -> 
 
 def test_the_record_file_may_be_named_too(tmp_path: Path) -> None:
     folder = write_run(tmp_path, scores=SCORES)
-    done = script(f"record={folder / 'record.json'}", "tolerance=0")
+    done = script(f"runs=[{folder / 'record.json'}]", "tolerance=0")
     assert done.stdout.startswith("rank 4: ")
 
 
@@ -86,3 +86,26 @@ def test_a_record_without_counts_is_refused(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path, record={"parameters": {}}))
     with pytest.raises(UserError, match="no parameter counts"):
         adapter_size(run, 1)
+
+
+def test_several_seeds_choose_by_their_mean_and_say_how_far_they_agree(tmp_path: Path) -> None:
+    lucky = {1: 0.854, 2: 0.849, 4: 0.854, 8: 0.854}
+    paths = [
+        write_run(tmp_path, seed=seed, scores=scores, record=COUNTS)
+        for seed, scores in ((1, SCORES), (2, SCORES), (3, lucky))
+    ]
+    choice, alone = choose_over_seeds([load_run(path) for path in paths], 0.5)
+    assert (choice.rank, alone) == (2, [2, 2, 1])
+    assert choice.scores[1] == pytest.approx(84.6)
+    out = script(*map(str, paths)).stdout
+    assert "mean of 3 seeds; 2 of them choose this rank alone (each: 2, 2, 1)" in out
+    assert "one seed: another may choose another rank" in script(str(paths[0])).stdout
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(tmp_path: Path) -> None:
+    runs = [
+        load_run(write_run(tmp_path, seed=s, max_rank=r, scores={1: 0.9}))
+        for s, r in ((1, 8), (2, 4))
+    ]
+    with pytest.raises(UserError, match="in more than its seed"):
+        choose_over_seeds(runs, 0.5)

@@ -1,6 +1,7 @@
 """The `dylora` command: it names every program, starts it as a script, needs no torch itself."""
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -66,3 +67,9 @@ def test_a_mistake_in_a_run_is_told_in_one_message() -> None:
 def test_bash_completes_choices_of_a_run() -> None:
     assert dylora("-sc", "query=bash", line="dylora run task=mr").stdout.split() == ["task=mrpc"]
     assert dylora("completion").stdout.endswith("-F hydra_bash_completion dylora\n")
+
+
+def test_help_says_what_an_option_means() -> None:
+    said = dylora("choose-rank", "--help").stdout
+    assert re.search(r"tolerance=0.5 +points that the score may be below the best rank's", said)
+    assert re.search(r"metric=null +null: the task's own", said)

@@ -1,7 +1,9 @@
 """What of a run to deploy: which ranks, on which backbone, at what cost. No torch here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from huggingface_hub.errors import HFValidationError
@@ -134,6 +136,24 @@ def choose_rank(run: Run, tolerance: float, metric: str | None = None) -> Choice
         raise UserError(f"metric={name}: the run has {', '.join(known) or 'no metrics'}")
     curve, lower = _curve(run, name), metric_named(name).lower_is_better
     return Choice(smallest_rank(curve, tolerance, lower), name, curve, tolerance)
+
+
+def choose_over_seeds(
+    runs: Sequence[Run], tolerance: float, metric: str | None = None
+) -> tuple[Choice, list[int]]:
+    """As `choose_rank`, by the mean over runs of several seeds; and each run's own choice.
+
+    Raises UserError as `choose_rank`, and where the runs differ in more.
+    """
+    first = choose_rank(runs[0], tolerance, metric)
+    alone = [choose_rank(run, tolerance, first.metric) for run in runs]
+    for run in runs[1:]:
+        if run.settings_key != runs[0].settings_key:
+            raise UserError(f"{run.folder}: differs from the first run in more than its seed")
+    ranks = sorted(set.intersection(*(set(choice.scores) for choice in alone)))
+    curve = {rank: fmean(choice.scores[rank] for choice in alone) for rank in ranks}
+    rank = smallest_rank(curve, tolerance, metric_named(first.metric).lower_is_better)
+    return Choice(rank, first.metric, curve, tolerance), [choice.rank for choice in alone]
 
 
 def _curve(run: Run, metric: str) -> dict[int, float]:

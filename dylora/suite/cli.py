@@ -1,7 +1,9 @@
 """The command line's manners: options as key=value, mistakes explained in one message."""
 
+import inspect
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -73,7 +75,7 @@ def options(schema: type[T], usage: str | None, first: str | None = None) -> T:
         value = json.dumps(taken) if several else taken[0]
         arguments[: len(taken)] = [f"{first}={value}"]
     if not {"-h", "--help"}.isdisjoint(arguments):
-        print(f"{usage}\noptions:\n{OmegaConf.to_yaml(OmegaConf.structured(schema))}")
+        print(f"{usage}\noptions:\n" + "\n".join(_described(schema)))
         sys.exit(0)
     bare = [argument for argument in arguments if "=" not in argument]
     if bare:
@@ -82,6 +84,30 @@ def options(schema: type[T], usage: str | None, first: str | None = None) -> T:
     made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), given))
     assert isinstance(made, schema)
     return made
+
+
+def _described(schema: type, prefix: str = "") -> Iterator[str]:
+    """Each option of a dataclass with its default, and with what the comment beside it says."""
+    defaults = OmegaConf.structured(schema)
+    comments = {name: text for base in reversed(schema.__mro__) for name, text in _comments(base)}
+    for option in fields(schema):
+        name, value = f"{prefix}{option.name}", defaults[option.name]
+        if OmegaConf.is_dict(value):
+            yield from _described(type(OmegaConf.to_object(value)), f"{name}.")
+            continue
+        shown = (
+            "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+        )
+        comment = comments.get(option.name, "")
+        yield f"  {f'{name}={shown}':<34} {comment}".rstrip()
+
+
+def _comments(schema: type) -> list[tuple[str, str]]:
+    """The comments that stand on the lines of a dataclass's fields in its source."""
+    if not is_dataclass(schema):
+        return []
+    found = re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(schema), re.MULTILINE)
+    return [(name, comment) for name, comment in found]
 
 
 def left_out(problems: Iterable[object]) -> int:
