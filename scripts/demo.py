@@ -25,6 +25,7 @@ from dylora.errors import UserError
 from dylora.metrics import metric_named
 from dylora.results.curves import Panel, Series, panels
 from dylora.results.figures import write_figures
+from dylora.results.loading import Material
 from dylora.results.report import write_report
 from dylora.results.runs import load_run
 from dylora.suite.cli import options, plain_errors
@@ -121,7 +122,7 @@ def show(configs: Sequence[Config], results: Path) -> None:
     inns = next(config for config in configs if config.task.name == INNS)
     print_samples(by_task[INNS], rows_of(inns))
     drawn = write_figures(runs, results / "figures")
-    write_report(results / "report.html", runs, [], {}, [])
+    write_report(results / "report.html", Material(runs, [], {}, []))
     print(f"\nPicture: {next(path for path in drawn.files if PAIR in path.name)}")
     print(f"Page:    {results / 'report.html'}")
     print("Next:    source .venv/bin/activate, then dylora --help")

@@ -11,37 +11,23 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dylora.results.layout import known_tasks, load_experiments
-from dylora.results.published import load_published
-from dylora.results.runs import load_records
+from dylora.results.loading import Folders, load_material
 from dylora.results.summary import write_summary
 from dylora.suite.cli import left_out, options, plain_errors
 
 
 @dataclass
-class PathOptions:
-    results: str = "results"  # has records/, gets REPORT.md
-    experiments: str = "experiments"
-    reference: str = "results/reference"  # published numbers
-
-
-@dataclass
 class Options:
-    paths: PathOptions = field(default_factory=PathOptions)
+    paths: Folders = field(default_factory=Folders)
 
 
 def main() -> int:
     """0 if every record and file could be used, else 1. Raises UserError for a wrong option."""
-    chosen = options(Options, __doc__)
-    results = Path(chosen.paths.results)
-    runs, problems = load_records(results / "records")
-    tasks = known_tasks() | {run.task for run in runs}
-    experiments, more = load_experiments(Path(chosen.paths.experiments), tasks)
-    published, faults = load_published(Path(chosen.paths.reference))
-    path = results / "REPORT.md"
-    missing = write_summary(path, runs, experiments, published)
+    folders = options(Options, __doc__).paths
+    path = Path(folders.results) / "REPORT.md"
+    problems = write_summary(path, load_material(folders))
     print(path)
-    return left_out([*problems, *more, *faults, *missing])
+    return left_out(problems)
 
 
 if __name__ == "__main__":

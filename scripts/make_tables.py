@@ -12,47 +12,29 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dylora.errors import UserError
-from dylora.results.layout import known_tasks, load_experiments
-from dylora.results.published import load_published
-from dylora.results.runs import load_records
+from dylora.results.loading import Folders, load_material
 from dylora.results.tables import build_tables, write_tables
 from dylora.suite.cli import left_out, options, plain_errors
 
 
 @dataclass
-class PathOptions:
-    results: str = "results"  # has records/, gets tables/
-    experiments: str = "experiments"
-    reference: str = "results/reference"  # published numbers
-
-
-@dataclass
 class Options:
     experiment: str | None = None  # one of experiments/; null: all
-    paths: PathOptions = field(default_factory=PathOptions)
+    paths: Folders = field(default_factory=Folders)
 
 
 def main() -> int:
     """0 if every record and file could be used, else 1. Raises UserError for a wrong option."""
     chosen = options(Options, __doc__)
-    results = Path(chosen.paths.results)
-    for needed in (chosen.paths.experiments, chosen.paths.reference):
-        if not Path(needed).is_dir():
-            raise UserError(f"{needed}: no such folder; run this in the project's folder")
-    runs, problems = load_records(results / "records")
-    tasks = known_tasks() | {run.task for run in runs}
-    folder, only = Path(chosen.paths.experiments), chosen.experiment
-    experiments, more = load_experiments(folder, tasks, only)
-    published, faults = load_published(Path(chosen.paths.reference))
-    problems += [*more, *faults]
-    for experiment in experiments:
-        made, missing = build_tables(experiment, runs, published)
+    results, material = Path(chosen.paths.results), load_material(chosen.paths, chosen.experiment)
+    problems = list(material.problems)
+    for experiment in material.experiments:
+        made, missing = build_tables(experiment, material.runs, material.published)
         problems += missing
         for path in write_tables(made, results / "tables"):
             print(path)
-    done = sum(run.done for run in runs)
-    print(f"{done} finished runs, {len(runs) - done} others, in {results / 'records'}")
+    done = sum(run.done for run in material.runs)
+    print(f"{done} finished runs, {len(material.runs) - done} others, in {results / 'records'}")
     return left_out(problems)
 
 

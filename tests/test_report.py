@@ -15,6 +15,7 @@ from runs import config, write
 
 from dylora.results.answer import NO_ANSWER
 from dylora.results.layout import Experiment, known_tasks, load_experiments
+from dylora.results.loading import Material
 from dylora.results.report import write_report
 from dylora.results.run_view import POINTS, view_of
 from dylora.results.runs import Problem, load_records
@@ -70,7 +71,7 @@ def experiment(tmp_path: Path) -> Experiment:
 
 def make(results: Path, *experiments: Experiment, problems: tuple[Problem, ...] = ()) -> str:
     runs, _ = load_records(results / "records")
-    write_report(results / "report.html", runs, experiments, {}, problems)
+    write_report(results / "report.html", Material(runs, experiments, {}, [*problems]))
     return (results / "report.html").read_text()
 
 
@@ -224,7 +225,7 @@ def test_published_rows_name_their_source_and_are_no_measurement(tmp_path: Path)
     published, _ = load_published(ROOT / "results" / "reference")
     write(tmp_path, config("mrpc", "dylora", max_rank=8))
     runs, _ = load_records(tmp_path / "records")
-    write_report(tmp_path / "report.html", runs, [table], published, [])
+    write_report(tmp_path / "report.html", Material(runs, [table], published, []))
     text = (tmp_path / "report.html").read_text()
     rows = re.findall(r'<tr class="published .*?</tr>', text, re.S)
     assert rows and all("published [" in row and "data-runs" not in row for row in rows)

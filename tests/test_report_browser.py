@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 from runs import config, write
 
-from dylora.results.layout import known_tasks, load_experiments
-from dylora.results.published import load_published
+from dylora.results.loading import Folders, load_material
 from dylora.results.report import write_report
-from dylora.results.runs import load_records
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
@@ -36,10 +34,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write(results, config("e2e", "dylora", seed, 4))
     write(results, config("rte", "dylora", 9, 4), task=EVIL, command=EVIL)
     write(results, config("rte", "lora"), status="failed", error=f"{EVIL} no memory", scores={})
-    runs, problems = load_records(results / "records")
-    experiments, _ = load_experiments(ROOT / "experiments", known_tasks())
-    published, _ = load_published(ROOT / "results" / "reference")
-    write_report(results / "report.html", runs, experiments, published, problems)
+    folders = Folders(
+        str(results), *(str(ROOT / name) for name in ("experiments", "results/reference"))
+    )
+    write_report(results / "report.html", load_material(folders))
     return results / "report.html"
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from table_records import experiment, write_run
 
-from dylora.results.layout import known_tasks, load_experiments
-from dylora.results.published import load_published
+from dylora.results.loading import Folders, load_material
 from dylora.results.runs import load_records
 from dylora.results.summary import standing, write_summary
 
@@ -25,10 +24,9 @@ ARMS = [
 
 def test_the_committed_page_is_what_the_committed_records_give(tmp_path: Path) -> None:
     """After new records: make report-md, and commit the page with them."""
-    runs, _ = load_records(ROOT / "results" / "records")
-    experiments, _ = load_experiments(ROOT / "experiments", known_tasks())
-    published, _ = load_published(ROOT / "results" / "reference")
-    write_summary(tmp_path / "REPORT.md", runs, experiments, published)
+    names = ("results", "experiments", "results/reference")
+    material = load_material(Folders(*(str(ROOT / name) for name in names)))
+    write_summary(tmp_path / "REPORT.md", material)
     committed = (ROOT / "results" / "REPORT.md").read_text(encoding="utf-8")
     assert (tmp_path / "REPORT.md").read_text(encoding="utf-8") == committed
 

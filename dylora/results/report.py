@@ -17,8 +17,8 @@ from dylora.results.answer import QUESTION, answer, compared
 from dylora.results.charts import course_chart, panel_chart
 from dylora.results.curves import Panel, panels
 from dylora.results.layout import ClaimsLayout, Experiment, SettingsLayout
+from dylora.results.loading import Material
 from dylora.results.names import model_name, task_name
-from dylora.results.published import Published
 from dylora.results.run_view import RunView, view_of
 from dylora.results.runs import Problem, Run
 from dylora.results.status import PlannedRuns, planned_runs
@@ -57,14 +57,8 @@ class Judged:
         return self.evidence[0]["Verdict"].partition(" (")[0]
 
 
-def write_report(
-    path: Path,
-    runs: Sequence[Run],
-    experiments: Sequence[Experiment],
-    published: dict[str, list[Published]],
-    problems: Sequence[Problem],
-) -> list[Problem]:
-    """Write the page, whole or not at all; returns `problems` with what else had to be left out.
+def write_report(path: Path, material: Material) -> list[Problem]:
+    """Write the page, whole or not at all; the material's problems, and what else was left out.
 
     Raises UserError without jinja2.
     """
@@ -73,10 +67,11 @@ def write_report(
         from markupsafe import Markup
     except ImportError as error:
         raise UserError("the report needs jinja2: pip install 'dylora[report]'") from error
-    sections, claims, settings, found = [], [], [], list(problems)
-    for experiment in sorted(experiments, key=_order):
-        made, more = build_tables(experiment, runs, published)
-        found += more
+    runs, problems = material.runs, list(material.problems)
+    sections, claims, settings = [], [], []
+    for experiment in sorted(material.experiments, key=_order):
+        made, more = build_tables(experiment, runs, material.published)
+        problems += more
         measured = [table for table in made.tables if table.measured]
         if isinstance(experiment.layout, ClaimsLayout):
             claims += [judged for table in measured[:1] for judged in _judged(table)]
@@ -105,14 +100,14 @@ def write_report(
         courses={view.number: [course_chart(course) for course in view.courses] for view in views},
         numbers={view.name: view.number for view in views},
         samples={view.number: view.samples for view in views if len(view.ranks) > 1},
-        problems=found,
+        problems=problems,
         style=Markup(style),
         script=Markup(script),
         style_hash=_hash(style),
         script_hash=_hash(script),
     )
     write_text(path, page)
-    return found
+    return problems
 
 
 def _headline_first(drawn: Sequence[Panel]) -> list[Panel]:

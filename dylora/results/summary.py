@@ -3,7 +3,7 @@
 The text around the numbers is in templates/REPORT.md.j2. No torch, no training.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -12,9 +12,9 @@ from dylora.errors import UserError
 from dylora.files import write_text
 from dylora.methods import METHODS
 from dylora.results.curves import seconds
-from dylora.results.layout import Arm, Experiment, ScoreLayout
+from dylora.results.layout import Arm, ScoreLayout
+from dylora.results.loading import Material
 from dylora.results.names import model_name
-from dylora.results.published import Published
 from dylora.results.runs import Problem, Run
 from dylora.results.tables import build_tables
 from dylora.results.tables.cells import number
@@ -69,13 +69,8 @@ class Answer:
     left_out: list[str]  # arms that lack a task or a seed
 
 
-def write_summary(
-    path: Path,
-    runs: Sequence[Run],
-    experiments: Sequence[Experiment],
-    published: Mapping[str, Sequence[Published]],
-) -> list[Problem]:
-    """Write the page, whole or not at all; what of the experiments could not be used.
+def write_summary(path: Path, material: Material) -> list[Problem]:
+    """Write the page, whole or not at all; the material's problems, and what else was left out.
 
     Raises UserError without jinja2.
     """
@@ -83,12 +78,12 @@ def write_summary(
         import jinja2
     except ImportError as error:
         raise UserError("the summary needs jinja2: pip install 'dylora[report]'") from error
-    problems: list[Problem] = []
+    runs, problems = material.runs, list(material.problems)
     tables = {}
-    by_name = {experiment.name: experiment for experiment in experiments}
+    by_name = {experiment.name: experiment for experiment in material.experiments}
     for name in SHOWN:
         if name in by_name:
-            made, more = build_tables(by_name[name], runs, published)
+            made, more = build_tables(by_name[name], runs, material.published)
             tables[name] = [markdown_table(table, 3) for table in made.tables if table.measured]
             problems += more
     environment = jinja2.Environment(
