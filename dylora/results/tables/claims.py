@@ -1,5 +1,6 @@
 """The paper's claims, one by one: what it printed, what our runs say, and the verdict."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,7 +34,7 @@ class Verdict(StrEnum):
 
     reproduced = "reproduced"
     not_reproduced = "not reproduced"
-    undecided = "undecided"  # too few runs for an interval
+    undecided = "undecided"  # no interval, or one that has what the claim needs inside
     not_run = "not run"
 
 
@@ -59,13 +60,14 @@ class Evidence:
     def verdict(self) -> Verdict:
         if self.difference is None:
             return Verdict.not_run
-        if self.interval is None:
-            return Verdict.undecided
-        return Verdict.reproduced if self.interval[0] > self.bound else Verdict.not_reproduced
+        low, high = self.interval or (-math.inf, math.inf)
+        if low > self.bound:
+            return Verdict.reproduced
+        return Verdict.not_reproduced if high < self.bound else Verdict.undecided
 
     @property
     def bound(self) -> float:
-        """What the interval must be above."""
+        """Reproduced: all of the interval is above it; not reproduced: all of it is below."""
         return self.claim.at_least if self.claim.measure == Measure.time else 0 - self.claim.margin
 
 
@@ -100,8 +102,8 @@ def _notes(layout: ClaimsLayout) -> list[str]:
         "Published and ours: the two sides of the claim; their difference, or for times how many "
         "times as long the second takes. Scores in points, the mean over seeds.",
         "Interval: over seeds (Student's t, from three seeds on), else by the paired bootstrap "
-        "over the examples; undecided where neither can be had. Reproduced: all of it is above "
-        "what the claim needs, which is in brackets.",
+        "over the examples. Reproduced: all of it is above what the claim needs, which is in "
+        "brackets; not reproduced: all of it is below; else, or without an interval, undecided.",
         f"Published numbers: {', '.join(f'results/reference/{name}.yaml' for name in files)}.",
     ]
 
