@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -76,13 +77,16 @@ def test_a_run_scores_the_decoded_text_of_every_rank(
     assert record["status"] == "done" and list(record["scores"]) == ["1", "2"]
     outputs = next(tmp_path.glob("records/*/outputs"))
     files = sorted(p.name for p in outputs.iterdir() if p.is_file())
-    assert files == ["test.rank1.txt", "test.rank2.txt"]
+    kept = ("test.rank1", "test.rank2")
+    assert files == [f"{name}.{ending}" for name in kept for ending in ("BLEU.csv", "txt")]
     references = [[f"Ruru has {f} food.", f"{f} food is at Ruru."] for f in FOODS]
     for rank in ("1", "2"):
         texts = (outputs / f"test.rank{rank}.txt").read_text().split("\n")[:-1]
         again = nlg.score("e2e", references, texts, None, ["BLEU", "NIST"])
         assert record["scores"][rank] == {n: pytest.approx(s.value) for n, s in again.items()}
         assert record["metrics"] == {n: s.signature for n, s in again.items()}
+        features = np.loadtxt(outputs / f"test.rank{rank}.BLEU.csv", delimiter=",")
+        assert np.array_equal(features, nlg.counts("e2e", references, texts)["BLEU"])
     assert all(row.metric == "perplexity" and row.value > 1 for row in epochs_of(tmp_path))
 
 

@@ -9,7 +9,8 @@ pytest.importorskip("sacrebleu")
 
 from scorer_examples import e2e_baseline, e2e_example, webnlg_participant
 
-from dylora.metrics.bleu import mteval, multi_bleu, multi_bleu_detok
+from dylora.metrics import METRICS
+from dylora.metrics.bleu import Script, mteval, multi_bleu, multi_bleu_detok
 from dylora.metrics.nist import nist
 from dylora.metrics.words import java_words, nltk_words, nonword_split, one_line, perl_words
 
@@ -25,6 +26,22 @@ def test_the_official_figures_of_the_e2e_example(shared_data: Path) -> None:
     references, outputs = e2e_example(shared_data)
     assert mteval(references, outputs) == pytest.approx(72.0292849, abs=1e-6)
     assert nist(references, outputs) == pytest.approx(7.789, abs=5e-4)
+
+
+@pytest.mark.parametrize("script", [mteval, multi_bleu, multi_bleu_detok])
+def test_the_sums_over_the_inputs_give_the_bleu_of_the_corpus(
+    script: Script, shared_data: Path
+) -> None:
+    """So that a paired test can resample inputs; one reference is missing, one output is empty."""
+    references, outputs = e2e_baseline(shared_data)
+    references[3], outputs[5] = [*references[3], ""], ""
+    counts = script.counts(references, outputs)
+    sums = METRICS["BLEU"].sums
+    assert sums is not None and counts.shape == (630, 10)
+    assert float(sums.score(counts.sum(axis=0))) == pytest.approx(script(references, outputs))
+    few = counts[:2].sum(axis=0)
+    few[5] = 0  # no common four words
+    assert sums.score(few) == 0
 
 
 def test_nltk_has_another_nist(shared_data: Path) -> None:

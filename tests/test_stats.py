@@ -6,15 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sacrebleu.metrics import BLEU
+from sacrebleu.significance import PairedTest
 from scipy import stats as scipy_stats
 
 from dylora.metrics import METRICS, score
+from dylora.metrics.bleu import mteval
 from dylora.results.stats import (
     RESAMPLES,
     Center,
     aurac,
     best_rank,
     compare,
+    compare_features,
     mcnemar,
     seeds_needed,
     smallest_rank,
@@ -22,7 +26,7 @@ from dylora.results.stats import (
     worst_rank,
 )
 
-PAIRED = [name for name, metric in METRICS.items() if metric.sums is not None]
+PAIRED = [name for name, metric in METRICS.items() if metric.sums and metric.sums.features]
 
 
 def test_summary_is_mean_sample_deviation_and_median() -> None:
@@ -108,10 +112,11 @@ def test_resampling_agrees_with_scipy(metric: str) -> None:
     """The interval with scipy's paired bootstrap, the p-value with its permutation test."""
     labels, ours, theirs = outcomes(metric, 80, seeds=1)
     sums = METRICS[metric].sums
-    assert sums is not None
+    assert sums is not None and sums.features is not None
+    features = sums.features
 
     def difference(y: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
-        ours, theirs = (sums.score(sums.features(x, y, 2).sum(axis=0)) for x in (a, b))
+        ours, theirs = (sums.score(features(x, y, 2).sum(axis=0)) for x in (a, b))
         return float(ours - theirs)
 
     options: Any = {"n_resamples": 2000, "vectorized": False, "rng": np.random.default_rng(1)}
@@ -127,6 +132,30 @@ def test_resampling_agrees_with_scipy(metric: str) -> None:
     assert found.low == pytest.approx(interval.low, abs=tolerance)
     assert found.high == pytest.approx(interval.high, abs=tolerance)
     assert found.randomization_p == pytest.approx(swapped.pvalue, abs=0.04)
+
+
+def test_two_systems_texts_are_compared_as_sacrebleu_does() -> None:
+    """BLEU from the features that runs keep, against sacrebleu's own approximate randomization."""
+    words = ["the", "inn", "by", "the", "river", "serves", "cheap", "French", "food", "and", "wine"]
+    rng = np.random.default_rng(2)
+    truth = [" ".join(rng.choice(words, 12)) for _ in range(60)]
+
+    def system(share: float) -> list[str]:
+        spoiled = [[w if rng.random() > share else "x" for w in text.split()] for text in truth]
+        return [" ".join(text) for text in spoiled]
+
+    ours, theirs = system(0.20), system(0.24)
+    kept = [mteval.counts([[text] for text in truth], texts)[None] for texts in (ours, theirs)]
+    found = compare_features("BLEU", *kept)
+    settings = {"lowercase": True, "tokenize": "13a", "references": [truth]}
+    named = [("theirs", theirs), ("ours", ours)]
+    test = PairedTest(named, {"BLEU": BLEU(**settings)}, None, test_type="ar", n_samples=2000)
+    _, scores = test()
+    (base, other) = scores["BLEU"]
+    assert found.difference == pytest.approx(other.score - base.score)
+    assert 0.01 < found.randomization_p < 0.9
+    assert found.randomization_p == pytest.approx(other.p_value, abs=0.04)
+    assert (found.examples, found.seeds, found.mcnemar_p) == (60, 1, None)
 
 
 def test_randomization_agrees_with_all_swaps() -> None:

@@ -310,6 +310,22 @@ def paired_runs(results: Path, wrong: int, seed: int = 1) -> None:
     write_outputs(any_rank, labels, {1: labels, 2: labels})
 
 
+def test_texts_are_tested_by_the_features_that_their_runs_kept(tmp_path: Path) -> None:
+    for method, matches in (("dylora", 9), ("lora", 6)):
+        scores = {1: {"BLEU": 10.0 * matches}}
+        run = write_run(tmp_path, "toy_e2e", method, model="tiny_gpt2", max_rank=4, scores=scores)
+        (run / "outputs").mkdir()
+        line = ",".join(map(str, [10, 10, matches, *[matches - 3] * 3, 10, 9, 8, 7]))
+        (run / "outputs" / "validation.rank1.BLEU.csv").write_text(f"{line}\n" * 40)
+    layout = {"model": "tiny_gpt2", "architecture": "decoder", "columns": {"toy_e2e.BLEU": "BLEU"}}
+    made, _ = build_tables(
+        experiment(tmp_path / "e", **layout), load_records(tmp_path / "records")[0], {}
+    )
+    (test,) = [test for test in made.tests if test.rank == 1]
+    assert test.comparison is not None and test.comparison.significant
+    assert "†" in row(made.tables[0], "Any", "1")["BLEU"].marks
+
+
 def test_a_truncation_is_tested_by_its_own_predictions(tmp_path: Path) -> None:
     labels = ["yes", "no"] * 50
     flipped = ["no", "yes"] * 50

@@ -10,7 +10,7 @@ import numpy as np
 
 from dylora.errors import UserError
 from dylora.metrics.base import CORRELATION, EDITS, FRACTION, PERCENT, RAW, Compute, Metric
-from dylora.metrics.sums import F1, HITS, MATTHEWS, PEARSON
+from dylora.metrics.sums import BLEU, F1, HITS, MATTHEWS, PEARSON
 
 
 def _glue(name: str) -> Compute:
@@ -32,7 +32,7 @@ _ALL = (
     Metric(_MCC, "matthews correlation", _CLASSES, _MCC, CORRELATION, _glue(_MCC), MATTHEWS),
     Metric("pearson", "pearson", _SCORES, "pearsonr", CORRELATION, _glue("pearson"), PEARSON),
     Metric("spearman", "spearman", _SCORES, "spearmanr", CORRELATION, _glue("spearman")),
-    Metric("BLEU", "BLEU", _TEXTS, "bleu", PERCENT),
+    Metric("BLEU", "BLEU", _TEXTS, "bleu", PERCENT, sums=BLEU),
     Metric("NIST", "NIST", _TEXTS, "nist_mt", RAW),
     Metric("METEOR", "METEOR", _TEXTS, "meteor", PERCENT),
     Metric("ROUGE_L", "ROUGE L", _TEXTS, "rouge", PERCENT),

@@ -17,6 +17,8 @@ from difflib import get_close_matches
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 
+import numpy as np
+
 from dylora.errors import UserError
 from dylora.metrics import bleu, java, rouge_cider, ter
 from dylora.metrics.nist import nist
@@ -70,6 +72,22 @@ def score(
     return scores
 
 
+def counts(
+    task: str,
+    references: Sequence[Sequence[str]],
+    predictions: Sequence[str],
+    protocol: str | None = None,
+) -> dict[str, np.ndarray]:
+    """The features (inputs, features) whose sums give a metric, by metric, where there are such.
+
+    Arguments as in `score`; `dylora.metrics.sums` makes a score of the sums.
+    """
+    chosen = _protocol(task, protocol)
+    corpus = _corpus(references, predictions, chosen)
+    scorers = chosen.metrics.items()
+    return {name: s.counts(corpus) for name, s in scorers if s.counts is not None}
+
+
 @dataclass(frozen=True)
 class Corpus:
     """The texts of one scoring, each on one line, cut into words at most once."""
@@ -119,6 +137,7 @@ class Scorer:
     settings: str
     package: str | None = None
     default: bool = True  # False: not among the protocol's figures, only on request
+    counts: Callable[[Corpus], np.ndarray] | None = None  # (inputs, features), for paired tests
 
     def details(self) -> str:
         if self.package is None:
@@ -138,6 +157,17 @@ class Scoring:
     metrics: dict[str, Scorer]
 
 
+def _bleu(
+    script: bleu.Script, texts: Callable[[Corpus], tuple[list[list[str]], list[str]]], settings: str
+) -> Scorer:
+    return Scorer(
+        lambda corpus: script(*texts(corpus)),
+        settings,
+        "sacrebleu",
+        counts=lambda corpus: script.counts(*texts(corpus)),
+    )
+
+
 def _tercom(corpus: Corpus) -> float:
     groups = [[java_words(text) for text in group] for group in corpus.existing]
     return ter.tercom(groups, [java_words(text) for text in corpus.outputs])
@@ -153,10 +183,10 @@ _E2E = Scoring(
     "challenge",
     None,
     {
-        "BLEU": Scorer(
-            lambda corpus: bleu.mteval(corpus.existing, corpus.outputs),
+        "BLEU": _bleu(
+            bleu.mteval,
+            lambda corpus: (corpus.existing, corpus.outputs),
             "case:lc|tok:13a|smooth:exp",
-            "sacrebleu",
         ),
         "NIST": Scorer(
             lambda corpus: nist(corpus.existing, corpus.outputs),
@@ -184,10 +214,10 @@ _CHALLENGE = Scoring(
     "challenge",
     3,
     {
-        "BLEU": Scorer(
-            lambda corpus: bleu.multi_bleu(corpus.padded, corpus.outputs),
+        "BLEU": _bleu(
+            bleu.multi_bleu,
+            lambda corpus: (corpus.padded, corpus.outputs),
             "case:lc|tok:none|missing:length-0|like:multi-bleu.perl",
-            "sacrebleu",
         ),
         "METEOR": Scorer(
             lambda corpus: java.meteor(corpus.groups, corpus.outputs),
@@ -200,10 +230,10 @@ _GENERATION_EVAL = Scoring(
     "generation_eval",
     6,
     {
-        "BLEU": Scorer(
-            lambda corpus: bleu.multi_bleu_detok(corpus.nonword.groups, corpus.nonword.outputs),
+        "BLEU": _bleu(
+            bleu.multi_bleu_detok,
+            lambda corpus: (corpus.nonword.groups, corpus.nonword.outputs),
             "case:lc|tok:nonword-13a|like:multi-bleu-detok.perl",
-            "sacrebleu",
         ),
         "METEOR": Scorer(
             lambda corpus: java.meteor(corpus.nltk.groups, corpus.nltk.outputs),

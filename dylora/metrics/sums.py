@@ -20,10 +20,11 @@ class Sums:
     """A metric is `score` of the sums of `features` over the examples.
 
     `score` takes sums (..., features) and returns values (...); the number of classes is that of a
-    classification, 0 of a regression.
+    classification, 0 of a regression. None: the features of texts need references, which are not
+    kept with a run; the run keeps the features.
     """
 
-    features: Features
+    features: Features | None
     score: Score
 
 
@@ -79,7 +80,20 @@ def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.zeros_like(below), where=below > 0)
 
 
+def _bleu(sums: np.ndarray) -> np.ndarray:
+    """BLEU in percent from lengths (output, closest reference), matches and n-grams of orders 1..4.
+
+    Not smoothed: 0 without a match of some order, as happens to a few sentences but to no corpus.
+    """
+    lengths, matches, totals = sums[..., :2], sums[..., 2:6], sums[..., 6:]
+    precisions = np.where(matches > 0, ratio(1.0 * matches, 1.0 * totals), 1.0)
+    shortness = np.minimum(0.0, 1 - ratio(1.0 * lengths[..., 1], 1.0 * lengths[..., 0]))
+    value = 100 * np.exp(shortness + np.log(precisions).mean(axis=-1))
+    return np.where((matches > 0).all(axis=-1), value, 0.0)
+
+
 HITS = Sums(_hits, _mean)  # the share of right predictions, which McNemar's exact test is for too
 F1 = Sums(_positives, _f1)
 MATTHEWS = Sums(confusion, _matthews)
 PEARSON = Sums(_moments, _pearson)
+BLEU = Sums(None, _bleu)

@@ -29,6 +29,22 @@ def predicted(run: Run, which: str, cut: Truncation | None = None) -> np.ndarray
         return None
 
 
+@lru_cache(maxsize=256)
+def kept_features(
+    run: Run, metric: str, rank: int, cut: Truncation | None = None
+) -> np.ndarray | None:
+    """What a metric of texts sums over inputs, (inputs, features); None if missing or damaged."""
+    split = next(iter(run.option("task.eval_splits")), "")
+    name = f"{split}.rank{rank}.{metric}.csv"
+    lines = read_lines(run.folder / "outputs" / (cut or "") / name)
+    if not lines:
+        return None
+    try:
+        return np.array([[int(number) for number in line.split(",")] for line in lines])
+    except ValueError:
+        return None
+
+
 def majority(runs: Iterable[Run], metric: str) -> float | None:
     """The score of always predicting the most frequent class, as it is printed.
 
@@ -37,7 +53,9 @@ def majority(runs: Iterable[Run], metric: str) -> float | None:
     about = metric_named(metric)
     for run in runs:
         labels = predicted(run, "labels")
-        if about.sums is None or labels is None or run.option("task.kind") != Kind.classification:
+        if labels is None or run.option("task.kind") != Kind.classification:
+            continue
+        if about.sums is None or about.sums.features is None:
             continue
         classes = len(run.option("task.labels"))
         constant = np.full_like(labels, np.bincount(labels).argmax())

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -124,10 +124,10 @@ def compare(
     Every metric here is a function of sums of features over the examples. So equal examples are
     counted rather than repeated, and a resample is a row of counts (multinomial for the bootstrap,
     binomial for the swaps) times the features: exact, and fast for tens of thousands of examples.
-    Raises KeyError for a metric without `sums`.
+    Raises KeyError for a metric without `sums`, or whose features a run must keep.
     """
     sums = METRICS[metric].sums
-    if sums is None:
+    if sums is None or sums.features is None:
         raise KeyError(metric)
     features, score = sums.features, sums.score
     mcnemar_p, seeds = None, len(ours)
@@ -144,6 +144,24 @@ def compare(
         np.stack([features(row, cases[0], classes) for row in side], axis=1, dtype=float)
         for side in np.split(cases[1:], 2)
     )
+    return replace(_compared(a, b, counts, score, seed), mcnemar_p=mcnemar_p, seeds=seeds)
+
+
+def compare_features(
+    metric: str, ours: np.ndarray, theirs: np.ndarray, seed: int = 0
+) -> Comparison:
+    """`compare` for texts, from the features that runs kept: both (seeds, inputs, features)."""
+    sums = METRICS[metric].sums
+    if sums is None:
+        raise KeyError(metric)
+    a, b = (np.swapaxes(side, 0, 1).astype(float) for side in (ours, theirs))
+    return _compared(a, b, np.ones(len(a), int), sums.score, seed)
+
+
+def _compared(
+    a: np.ndarray, b: np.ndarray, counts: np.ndarray, score: Score, seed: int
+) -> Comparison:
+    """The tests of two systems (cases, seeds, features), cases occur `counts` times."""
     total_a, total_b = np.tensordot(counts, a, 1), np.tensordot(counts, b, 1)
     observed = float((score(total_a) - score(total_b)).mean())
     bootstrap, randomized = _resample(a, b, counts, score, np.random.default_rng(seed))
@@ -156,9 +174,9 @@ def compare(
         high=float(high),
         bootstrap_p=float(min(1.0, 2 * (tail + 1) / (RESAMPLES + 1))),
         randomization_p=float((extreme + 1) / (RESAMPLES + 1)),
-        mcnemar_p=mcnemar_p,
+        mcnemar_p=None,
         examples=int(counts.sum()),
-        seeds=seeds,
+        seeds=a.shape[1],
     )
 
 

@@ -9,6 +9,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from dylora.files import write_lines
 from dylora.metrics import nlg
 from dylora.rank import at_rank
 from dylora.suite.config import Config
@@ -86,7 +87,8 @@ def evaluate(
 
     The processes of a run divide the ranks to decode; the main one alone scores, the others return
     no scores.
-    The texts are kept in `outputs`, and a killed decode goes on from there. Where inputs belong to
+    The texts are kept in `outputs`, and a killed decode goes on from there; beside them what a
+    paired test of BLEU needs, as the references are not kept. Where inputs belong to
     parts, such as WebNLG's seen and unseen categories, each part has metrics of its own: `BLEU` for
     all, `BLEU_seen`, `BLEU_unseen`. A metric that cannot be computed here is None,
     with the reason in place of its signature.
@@ -102,6 +104,11 @@ def evaluate(
         texts = {rank: lines for share in from_all(own) for rank, lines in share.items()}
         if not is_main():
             continue
+        for rank in ranks:
+            given = (task.format, rows["references"][:], texts[rank], task.protocol)
+            for name, features in nlg.counts(*given).items():
+                lines = (",".join(map(str, row)) for row in features.tolist())
+                write_lines(outputs / f"{split}.rank{rank or 0}.{name}.csv", lines)
         for ending, members in _parts(rows).items():
             references = [rows[i]["references"] for i in members]
             for rank in ranks:

@@ -1,13 +1,15 @@
 """Paired tests of two arms from the predictions that their runs kept."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from dylora.results.predictions import predicted
+from dylora.metrics import METRICS
+from dylora.results.predictions import kept_features, predicted
 from dylora.results.runs import Run
-from dylora.results.stats import Comparison, compare
+from dylora.results.stats import Comparison, compare, compare_features
 from dylora.results.tables.selection import Column, Values
 from dylora.suite.config import Truncation
 
@@ -32,8 +34,8 @@ def paired_test(
 ) -> Comparison | None:
     """Compare at a rank the seeds that both arms have, each cut in its way.
 
-    None where there is no such seed, where the metric cannot be recomputed from predictions (texts)
-    or where predictions are missing or do not fit the labels.
+    None where there is no such seed, where the metric cannot be recomputed from what is kept or
+    where predictions are missing or do not fit the labels.
     """
     seeds = sorted(set(ours.get(rank, {})) & set(theirs.get(rank, {})))
     if not seeds or column.about.sums is None:
@@ -47,18 +49,34 @@ def _compared(
     metric: str, rank: int, pairs: tuple[tuple[Run, Run], ...], cuts: Cuts
 ) -> Comparison | None:
     runs = [run for pair in pairs for run in pair]
-    labels = [predicted(run, "labels") for run in runs]
-    outputs = [
-        # At its highest rank every truncation is the run itself.
-        predicted(run, f"rank{rank}", cut if rank < run.max_rank else None)
+    # At its highest rank every truncation is the run itself.
+    used = [
+        cut if rank < run.max_rank else None
         for run, cut in zip(runs, cuts * len(pairs), strict=True)
     ]
+    sums = METRICS[metric].sums
+    if sums is not None and sums.features is None:
+        features = [
+            kept_features(run, metric, rank, cut) for run, cut in zip(runs, used, strict=True)
+        ]
+        both = _sides(features)
+        return None if both is None else compare_features(metric, *both)
+    labels = [predicted(run, "labels") for run in runs]
+    outputs = [predicted(run, f"rank{rank}", cut) for run, cut in zip(runs, used, strict=True)]
     true = labels[0]
     if true is None or not all(
         other is not None and np.array_equal(true, other) for other in labels
     ):
         return None
-    fitting = [values for values in outputs if values is not None and len(values) == len(true)]
-    if len(fitting) < len(runs):
+    both = _sides(outputs)
+    if both is None or both[0].shape[1] != len(true):
         return None
-    return compare(metric, true, np.stack(fitting[::2]), np.stack(fitting[1::2]))
+    return compare(metric, true, *both)
+
+
+def _sides(values: Sequence[np.ndarray | None]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Ours and theirs, which alternate, both (seeds, examples, ...); None unless all fit."""
+    there = [each for each in values if each is not None]
+    if len(there) < len(values) or len({each.shape for each in there}) > 1:
+        return None
+    return np.stack(there[::2]), np.stack(there[1::2])

@@ -222,7 +222,7 @@ def _metric_notes(findings: Findings) -> list[str]:
     for (_, key), values in findings.values.items():
         task, _, column = key.partition(".")
         metric = metric_named(column)
-        for by_seed in values.values() if metric.sums is None else ():
+        for by_seed in values.values() if metric.compute is None else ():
             for run, _ in by_seed.values():
                 signature = run.record.get("metrics", {}).get(metric.name)
                 if signature is not None:
