@@ -73,6 +73,8 @@ def adapt(
     """
     if adapter_config(model) is not None:
         raise UserError("this model has an adapter already; adapt a freshly loaded one")
+    if getattr(model, "peft_config", None):
+        raise UserError("this is a model of PEFT: dylora.nest(model) makes its own layers any-rank")
     check_names("head", head)
     if not 0 <= dropout < 1:
         raise UserError(f"dropout is {dropout}; it must be at least 0 and below 1")

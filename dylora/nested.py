@@ -171,6 +171,8 @@ def nest(
     """
     found = adapter_method(method)
     config = _plain_config(model, adapter)
+    if any("rank_state" in module.__dict__ for module in model.modules()):
+        raise UserError("this model has an adapter of dylora.adapt too: keep one of the two")
     layers = {
         name.removeprefix(PEFT_PREFIX): module
         for name, module in model.named_modules()

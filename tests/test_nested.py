@@ -240,6 +240,40 @@ def test_several_adapters_have_ranks_of_their_own() -> None:
         adapter_state(model)
 
 
+def test_ranks_that_do_not_fit_a_model_of_peft_are_refused_and_nothing_changes() -> None:
+    plain = in_peft(gpt2, target_modules=["c_attn"], fan_in_fan_out=True)
+    with pytest.raises(UserError, match=r"has no adapter.*dylora\.nest"), dylora.at_rank(plain, 1):
+        pass
+    model = dylora.nest(plain)
+    for rank, message in (
+        (MAX_RANK + 1, r"outside 1\.\.4"),
+        ([1, 5, 2], "rank 5"),
+        ({}, "name each"),
+    ):
+        with pytest.raises(UserError, match=message), dylora.at_rank(model, rank):
+            pass
+    with pytest.raises(UserError, match="2 ranks for a batch of"), dylora.at_rank(model, [1, 2]):
+        model(TOKENS[:3])
+    assert rank_state(model).rank == MAX_RANK
+
+
+def test_one_model_has_layers_of_one_kind_and_active_adapters_of_one_method() -> None:
+    model = in_peft(gpt2, target_modules=["c_attn"], fan_in_fan_out=True)
+    with pytest.raises(UserError, match=r"a model of PEFT: dylora\.nest"):
+        dylora.adapt(model, "all-linear")
+    own = dylora.adapt(gpt2(), ["c_proj"])
+    both = get_peft_model(own, LoraConfig(target_modules=["c_attn"], fan_in_fan_out=True))
+    with pytest.raises(UserError, match=r"has an adapter of dylora\.adapt"):
+        dylora.nest(both)
+    assert not variants(both)
+    second = LoraConfig(r=MAX_RANK, target_modules=["c_attn"], fan_in_fan_out=True)
+    model.add_adapter("second", second)
+    dylora.nest(dylora.nest(model), method="lora", adapter="second")
+    model.base_model.set_adapter(["default", "second"])
+    with pytest.raises(UserError, match="several adapters of PEFT"), dylora.at_rank(model, 1):
+        pass
+
+
 def variants(model: nn.Module) -> list[Any]:
     return [v for m in model.modules() for v in getattr(m, "lora_variant", {}).values()]
 
