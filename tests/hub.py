@@ -10,7 +10,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,6 +32,8 @@ class Hub:
     repositories: dict[str, dict[str, bytes]]
     url: str = ""
     requests: list[str] = field(default_factory=list)
+    faults: dict[str, str] = field(default_factory=dict)  # part of an address -> how it fails
+    closing: threading.Event = field(default_factory=threading.Event)
 
 
 @contextmanager
@@ -45,6 +47,7 @@ def serve(repositories: dict[str, dict[str, bytes]]) -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.closing.set()
         server.shutdown()
         thread.join()
         server.server_close()
@@ -76,6 +79,10 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         url = urlsplit(unquote(self.path))
         self.hub.requests.append(f"{self.command} {self.path}")
+        for part, fault in list(self.hub.faults.items()):
+            if part in self.path:
+                self._fail(fault)
+                return
         if match := RESOLVE.fullmatch(url.path):
             kind = "datasets" if match["kind"] else "models"
             self._send_file(f"{kind}/{match['repo']}", match["path"])
@@ -83,6 +90,20 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_info(match, parse_qs(url.query), body)
         else:
             self._not_found("EntryNotFound")
+
+    def _fail(self, fault: str) -> None:
+        """Never answer, a byte at a time without end, or with an error of the server."""
+        if fault == "silent":
+            self.hub.closing.wait()
+            self.close_connection = True
+        elif fault == "drip":
+            self.close_connection = True
+            with suppress(OSError):  # when the other side has gone
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+                while not self.hub.closing.wait(0.2):
+                    self.wfile.write(b"x")
+        else:
+            self._send(int(fault), b"", {})
 
     def _send_file(self, repository: str, path: str) -> None:
         files = self.hub.repositories.get(repository)

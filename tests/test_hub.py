@@ -8,9 +8,9 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +18,7 @@ import pytest
 from hub import Hub, folder_files, serve
 from huggingface_hub import HfApi
 from huggingface_hub.hf_api import RepoFile
+from small_run import make_home, options
 from tiny import save_roberta
 
 ROOT = Path(__file__).parents[1]
@@ -90,12 +91,15 @@ def run(
     command: list[str], home: Path, endpoint: str, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Runs Python in the project's folder with its own Hugging Face home and hub."""
+    settings = environment(home, endpoint, **variables)
+    return subprocess.run([sys.executable, *command], **settings, capture_output=True, timeout=600)
+
+
+def environment(home: Path, endpoint: str, **variables: str) -> dict[str, Any]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     env |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"} | variables
-    env["PYTHONPATH"] = str(ROOT / "tests")
-    return subprocess.run(
-        [sys.executable, *command], env=env, cwd=ROOT, capture_output=True, text=True, timeout=600
-    )
+    env["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    return {"env": env, "cwd": ROOT, "text": True}
 
 
 def test_stand_in_lists_files_as_the_hub_does(hub: Hub) -> None:
@@ -154,15 +158,65 @@ def test_load_glue_from_the_hub_and_then_from_its_cache(hub: Hub, tmp_path: Path
 @pytest.mark.parametrize("variables", [{}, {"HF_HUB_OFFLINE": "1"}], ids=["refused", "offline"])
 def test_no_network_and_no_folder(tmp_path: Path, variables: dict[str, str]) -> None:
     """One message at once: the libraries' own retries take 25 seconds."""
-    begin = time.monotonic()
     loaded = run(["-c", LOAD_MRPC], tmp_path, NOBODY, **variables)
-    assert time.monotonic() - begin < 15
     assert loaded.stdout.startswith("UserError: task mrpc: the hub's dataset 'nyu-mll/glue'")
     assert "no connection" in loaded.stdout
     assert f"no folder {ROOT}/no_such_folder/glue/MRPC" in loaded.stdout
     assert "set paths.data=FOLDER" in loaded.stdout
     assert "`dylora run` without arguments (the toy task) needs neither" in loaded.stdout
     assert "Retry" not in loaded.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("part", "fault", "reason"),
+    [
+        ("/", "silent", "no answer within 10 s"),
+        ("/", "drip", "no answer within 10 s"),
+        ("/resolve/", "drip", "no answer within 10 s"),
+        ("/resolve/", "503", "the hub is busy or broken: 503"),
+    ],
+)
+def test_a_hub_that_does_not_answer_is_given_up(
+    hub: Hub, tmp_path: Path, part: str, fault: str, reason: str
+) -> None:
+    """The libraries by themselves would wait for minutes, and for ever for one that drips."""
+    hub.faults[part] = fault
+    loaded = run(["-c", LOAD_MRPC], tmp_path, hub.url)
+    assert loaded.stdout.startswith("UserError: task mrpc: the hub's dataset"), loaded.stderr
+    assert f"could not be loaded ({reason}" in loaded.stdout
+    assert "set paths.data=FOLDER" in loaded.stdout
+    assert len(hub.requests) < 10
+
+
+@pytest.mark.slow
+def test_a_model_of_a_silent_hub_can_come_from_a_folder(hub: Hub, tmp_path: Path) -> None:
+    home = make_home(tmp_path)
+    hub.faults["/"] = "silent"
+    given = [*options(home, tmp_path / "results"), "model=roberta_base"]
+    given = [option for option in given if not option.startswith("model.")]
+    stopped = run(["run.py", *given], tmp_path / "home", hub.url)
+    assert stopped.returncode == 2
+    assert "roberta-base (no answer within 10 s)" in stopped.stderr
+    assert "model.name_or_path= to a folder that has them" in stopped.stderr
+    hub.requests.clear()
+    done = run(["run.py", *options(home, tmp_path / "results")], tmp_path / "home", hub.url)
+    assert done.returncode == 0, done.stderr
+    assert not hub.requests, "a run with local files asks nobody"
+
+
+@pytest.mark.slow
+def test_a_hub_that_falls_silent_half_way_is_told_of(hub: Hub, tmp_path: Path) -> None:
+    hub.faults[".parquet"] = "silent"
+    program = [sys.executable, "-c", LOAD_MRPC]
+    with subprocess.Popen(
+        program, **environment(tmp_path, hub.url), stderr=subprocess.PIPE
+    ) as load:
+        assert load.stderr is not None
+        said = next((line for line in load.stderr if "is still being loaded" in line), "")
+        load.kill()
+    assert "dataset nyu-mll/glue is still being loaded from the hub. Ctrl-C ends that" in said
+    assert "paths.data=FOLDER" in said and "HF_HUB_OFFLINE=1" in said
 
 
 @pytest.mark.slow
@@ -191,10 +245,8 @@ def test_run_takes_model_and_data_from_the_hub(hub: Hub, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_run_without_network_ends_with_one_message(tmp_path: Path) -> None:
     folders = [f"paths.{name}={tmp_path / name}" for name in ("data", "models", "results")]
-    begin = time.monotonic()
     finished = run(["run.py", "task=mrpc", *folders], tmp_path / "home", NOBODY)
     assert finished.returncode != 0
-    assert time.monotonic() - begin < 30
-    assert "Traceback" not in finished.stderr
+    assert "Traceback" not in finished.stderr and "Retry" not in finished.stderr
     assert "paths.data=" in finished.stderr
     assert not (tmp_path / "results" / "records").exists()

@@ -15,7 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from dylora.errors import UserError
 from dylora.suite.config import Kind, TaskConfig
-from dylora.suite.hub import why_unreachable
+from dylora.suite.hub import offline, patience, why_unreachable
 from dylora.tasks.base import Splits, local_files, split_files
 from dylora.tasks.table import RawSplit, read_tsv, to_dataset, wanted_columns
 
@@ -41,7 +41,7 @@ def _load_hub(task: TaskConfig, folder: Path) -> Splits:
         raise UserError(f"task {task.name}: {_how_to_provide(task, folder)}")
     reason = why_unreachable(task.hub, "dataset")
     try:
-        with _offline(reason is not None):
+        with _offline() if reason else patience(f"dataset {task.hub}", _remedy(task)):
             loaded = datasets.load_dataset(task.hub, task.hub_config, split=names)
     except (OSError, ValueError, HfHubHTTPError, DatasetsError) as error:
         # OSError covers a lost connection and a full disk, ValueError a wrong split or config.
@@ -54,22 +54,25 @@ def _load_hub(task: TaskConfig, folder: Path) -> Splits:
 
 
 def _how_to_provide(task: TaskConfig, folder: Path) -> str:
-    folder = folder.absolute()
-    files = ", ".join(split_files(task).values())
     return (
-        f"there is no folder {folder}. Put {files} into FOLDER/{task.folder} and set"
-        " paths.data=FOLDER. `dylora run` without arguments (the toy task) needs neither data"
-        " nor network."
+        f"there is no folder {folder.absolute()}. {_remedy(task)}. `dylora run` without arguments"
+        " (the toy task) needs neither data nor network."
     )
 
 
+def _remedy(task: TaskConfig) -> str:
+    files = ", ".join(split_files(task).values())
+    return f"Put {files} into FOLDER/{task.folder} and set paths.data=FOLDER"
+
+
 @contextmanager
-def _offline(offline: bool) -> Iterator[None]:
+def _offline() -> Iterator[None]:
     """Lets load_dataset use only its cache, as HF_HUB_OFFLINE=1 does at start-up."""
     before = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = before or offline
+    datasets.config.HF_HUB_OFFLINE = True
     try:
-        yield
+        with offline():
+            yield
     finally:
         datasets.config.HF_HUB_OFFLINE = before
 

@@ -19,7 +19,7 @@ from transformers import (
 from dylora.errors import UserError
 from dylora.heads import HEADS, head_module
 from dylora.suite.config import Dtype, Kind, ModelConfig, PathsConfig, TaskConfig
-from dylora.suite.hub import local_model, why_unreachable
+from dylora.suite.hub import local_model, offline, patience, why_unreachable
 
 
 def locate(model: ModelConfig, paths: PathsConfig) -> str:
@@ -45,7 +45,13 @@ def load_backbone(
     to set, when the model is nowhere to be had.
     """
     source = locate(model, paths)
-    reason = None if Path(source).is_dir() else why_unreachable(source, "model")
+    on_hub = not Path(source).is_dir()
+    reason = why_unreachable(source, "model") if on_hub else None
+    remedy = (
+        f"Put its files in {Path(paths.models) / Path(model.name_or_path).name}, or set "
+        "paths.models= or model.name_or_path= to a folder that has them"
+    )
+    waiting = patience(f"model {source}", remedy) if on_hub and reason is None else offline()
     options = {
         "revision": model.revision,
         "local_files_only": reason is not None,
@@ -57,14 +63,13 @@ def load_backbone(
         loader = AutoModelForSequenceClassification
         head["num_labels"] = len(task.labels) if task.kind == Kind.classification else 1
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        backbone = loader.from_pretrained(source, **_storage(model), **options, **head)
+        with waiting:
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            backbone = loader.from_pretrained(source, **_storage(model), **options, **head)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"model {model.name_or_path} could not be loaded from {source} "
-            f"({reason or str(error).partition(chr(10))[0]})\n"
-            f"Put its files in {Path(paths.models) / Path(model.name_or_path).name}, or set "
-            "paths.models= or model.name_or_path= to a folder that has them. "
+            f"({reason or str(error).partition(chr(10))[0]})\n{remedy}. "
             "`dylora run` without arguments needs neither files nor network."
         ) from error
     backbone.config.name_or_path = model.name_or_path  # for adapters, wherever it was found
