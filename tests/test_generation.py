@@ -1,6 +1,7 @@
 """A whole run of a generation task: from E2E's file format to the scores of decoded text."""
 
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,60 +11,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from decoders import byte_tokenizer, decoder
+from small_generation import FOODS, make_home, options
 from small_run import compose_config, epochs_of, record_of
 
 import dylora
 from dylora.adapted import adapter_layers
 from dylora.metrics import nlg
-from dylora.training import causal, experiment, generation
-
-FOODS = ["Thai", "Indian", "French"]
-
-
-def write_e2e(path: Path, names: list[str], references: int) -> None:
-    lines = ["mr,ref"]
-    for name in names:
-        for food in FOODS:
-            for number in range(references):
-                text = [f"{name} has {food} food.", f"{food} food is at {name}."][number]
-                lines.append(f'"name[{name}], food[{food}]","{text}"')
-    path.write_text("\n".join(lines) + "\n")
+from dylora.suite.signals import Interrupted
+from dylora.training import causal, decode, experiment, generation
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("home")
-    (folder / "e2e").mkdir()
-    write_e2e(folder / "e2e" / "train.csv", ["Kea", "Moa"], 2)
-    write_e2e(folder / "e2e" / "dev.csv", ["Tui"], 2)
-    write_e2e(folder / "e2e" / "test.csv", ["Ruru"], 2)
-    for family in ("gpt2", "llama"):
-        decoder(family).float().save_pretrained(folder / family)
-        byte_tokenizer().save_pretrained(folder / family)
-    return folder
-
-
-def options(home: Path, results: Path, family: str = "gpt2") -> list[str]:
-    targets = '["c_attn:q,v"]' if family == "gpt2" else "[q_proj,v_proj]"
-    return [
-        "task=e2e",
-        "model=gpt2",
-        f"model.name_or_path={home / family}",
-        f"model.target_modules={targets}",
-        "task.files={train:train.csv,validation:dev.csv,test:test.csv}",
-        "task.metrics=[BLEU,NIST]",
-        "task.decode.beams=2",
-        "task.decode.max_new_tokens=8",
-        "method.max_rank=2",
-        "method.alpha=4",
-        "train.epochs=2",
-        "train.batch_size=4",
-        "train.warmup_steps=0",
-        "train.learning_rate=0.01",
-        f"paths.data={home}",
-        f"paths.results={results}",
-        "device=cpu",
-    ]
+    return make_home(tmp_path_factory.mktemp("home"))
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -88,6 +48,37 @@ def test_a_run_scores_the_decoded_text_of_every_rank(
         features = np.loadtxt(outputs / f"test.rank{rank}.BLEU.csv", delimiter=",")
         assert np.array_equal(features, nlg.counts("e2e", references, texts)["BLEU"])
     assert all(row.metric == "perplexity" and row.value > 1 for row in epochs_of(tmp_path))
+
+
+def test_a_run_that_is_terminated_while_it_decodes_goes_on_with_the_texts_it_has(
+    home: Path, tmp_path: Path
+) -> None:
+    given = ["task.decode.token_budget=1"]  # a batch for each input
+    expected = experiment.run(compose_config(*options(home, tmp_path / "whole"), *given))
+    made = compose_config(*options(home, tmp_path / "parts"), *given)
+    real_search, real_loss, decoded, losses = decode.beam_search, causal.loss, [], []
+
+    def search(*arguments: Any) -> list[str]:
+        decoded.append(1)
+        if len(decoded) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return real_search(*arguments)
+
+    def loss(*arguments: Any) -> torch.Tensor:
+        losses.append(1)
+        return real_loss(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode, "beam_search", search)
+        patch.setattr(causal, "loss", loss)
+        with pytest.raises(Interrupted):
+            experiment.run(made)
+        assert record_of(tmp_path / "parts")["status"] == "interrupted"
+        trained = len(losses)
+        record = experiment.run(made)
+    assert len(losses) == trained, "it was trained twice"
+    assert len(decoded) == 2 * len(FOODS) + 1, "only the input that was stopped is decoded again"
+    assert record["scores"] == expected["scores"]
 
 
 def test_the_epoch_with_the_lowest_perplexity_is_kept(home: Path, tmp_path: Path) -> None:
