@@ -1,6 +1,8 @@
 """Files and folders that are there as a whole or not at all, and the names that are shared."""
 
 import errno
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -12,6 +14,7 @@ from pathlib import Path
 from dylora.errors import UserError
 
 ADAPTER = "adapter.safetensors"  # in the folder of a run, and in checkpoints of a Trainer
+CHECKSUMS = "checksums.json"  # in a folder of `make_folder`
 NESTING = "dylora.json"  # in a folder of PEFT: how its adapter was nested
 
 # What a disk says that is full, has a quota, is read-only or broken, or has a file for a folder.
@@ -82,11 +85,16 @@ def write_lines(path: Path, lines: Iterable[str]) -> Path:
 def make_folder(target: Path, fill: Callable[[Path], None]) -> Path:
     """The folder `target`; if it is not there, `fill` writes its files under another name first.
 
+    It keeps checksums of them: if one has changed since, that is said and the folder made anew.
     A call that fails leaves nothing; one that is killed outright leaves no `target`, at most a
     hidden folder beside it. Of two calls at once one wins. Raises UserError as `whole_file` does.
     """
     if target.is_dir():
-        return target
+        damaged = _damaged_file(target)
+        if damaged is None:
+            return target
+        print(f"{damaged} is damaged: {target.name} is made anew")
+        shutil.rmtree(target, ignore_errors=True)
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _make(target, fill)
@@ -98,8 +106,33 @@ def _make(target: Path, fill: Callable[[Path], None]) -> None:
         unfinished = Path(temporary) / target.name
         unfinished.mkdir()
         fill(unfinished)
+        write_text(unfinished / CHECKSUMS, json.dumps(_checksums(unfinished), indent=1))
         try:
             unfinished.rename(target)
         except OSError:  # another call has made it meanwhile
             if not target.is_dir():
                 raise
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """sha256 of every file below a folder but that of the checksums."""
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if path.name != CHECKSUMS:
+            with path.open("rb") as file:
+                name = path.relative_to(folder).as_posix()
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _damaged_file(folder: Path) -> Path | None:
+    """The first file that is not as `make_folder` left it; None too if that is not known."""
+    listed = folder / CHECKSUMS
+    if not listed.exists():  # made before there were checksums
+        return None
+    try:
+        known = json.loads(listed.read_text(encoding="utf-8"))
+    except ValueError:
+        return listed
+    now = _checksums(folder)
+    return next((folder / name for name in known if known[name] != now.get(name)), None)

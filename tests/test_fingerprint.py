@@ -94,4 +94,4 @@ def test_a_damaged_file_of_a_toy_task_is_named_and_written_anew(
     (folder / "dev.tsv").write_bytes(whole.replace(b"\tnot_entailment", b"\tentailment", 1))
     toy.write("toy_pair", tmp_path)
     assert (folder / "dev.tsv").read_bytes() == whole
-    assert "dev.tsv was damaged" in capsys.readouterr().out
+    assert "dev.tsv is damaged: toy_pair-" in capsys.readouterr().out

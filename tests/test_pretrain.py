@@ -310,6 +310,19 @@ def test_of_two_calls_at_once_one_wins_and_both_can_use_it(
     assert list(tmp_path.iterdir()) == [inner[0]]
 
 
+@pytest.mark.usefixtures("small_toys")
+@pytest.mark.parametrize("file", ["model.safetensors", "pretrain.json", "checksums.json"])
+def test_a_damaged_toy_model_is_named_and_made_anew(
+    tmp_path: Path, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = pretrain.toy_model("tiny_gpt2", tmp_path)
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / file).write_bytes((folder / file).read_bytes()[:-20])
+    assert pretrain.toy_model("tiny_gpt2", tmp_path) == folder
+    assert f"{file} is damaged: {folder.name} is made anew" in capsys.readouterr().out
+    assert (folder / "model.safetensors").read_bytes() == whole
+
+
 def test_an_unknown_toy_model_is_refused_with_the_known_names(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"tiny_bert.*tiny_roberta, tiny_gpt2"):
         pretrain.toy_model("tiny_bert", tmp_path)

@@ -28,7 +28,7 @@ from typing import TypeVar
 import numpy as np
 
 from dylora.errors import UserError
-from dylora.files import make_folder, whole_file
+from dylora.files import make_folder
 
 T = TypeVar("T")
 Meanings = list[tuple[str, ...]]  # the words of one meaning may stand for each other
@@ -255,11 +255,4 @@ def write(name: str, folder: Path) -> Path:
         for file, content in contents.items():
             (unfinished / file).write_bytes(content)
 
-    made = make_folder(folder / f"{name}-{digest}", fill)
-    for file, content in contents.items():
-        path = made / file
-        if not path.is_file() or path.read_bytes() != content:
-            print(f"{path} was damaged and is written anew")
-            with whole_file(path) as unfinished:
-                unfinished.write_bytes(content)
-    return made
+    return make_folder(folder / f"{name}-{digest}", fill)
