@@ -5,7 +5,7 @@ BIN := .venv/bin
 PARALLEL := --numprocesses auto --dist loadfile # a process for each core, whole files
 EXPERIMENTS := $(sort $(basename $(notdir $(wildcard experiments/*.yaml))))
 
-.PHONY: help env demo docs tables figures report report-md status test test-fast lint format clean $(EXPERIMENTS)
+.PHONY: help env demo docs tables figures report report-md status test test-fast faults audit lint format clean $(EXPERIMENTS)
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -57,6 +57,14 @@ test: env ## all tests
 test-fast: env ## the tests that take seconds
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
+faults: env ## kill tiny runs 200 times, at every file operation and at random: equal results
+	OMP_NUM_THREADS=1 $(BIN)/python tests/kill_runs.py
+
+audit: ## known vulnerabilities of the pinned packages; needs the network: it asks PyPI of each
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --disable-pip-version-check --quiet pip-audit
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+
 lint: env ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -67,4 +75,4 @@ format: env ## let ruff rewrite the code
 	$(BIN)/ruff format .
 
 clean: ## remove the environment and caches; results stay
-	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf .venv .venv-audit site .pytest_cache .mypy_cache .ruff_cache build *.egg-info

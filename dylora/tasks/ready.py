@@ -3,6 +3,7 @@
 No torch here: importing it takes seconds, on a busy machine many.
 """
 
+import shutil
 from pathlib import Path
 
 from dylora.errors import UserError
@@ -24,6 +25,7 @@ def finished(config: Config) -> Record | None:
         return None
     if record.get("data"):  # older records do not say what they were made from
         check_unchanged(record, local_fingerprint(config.task, config.paths), "type force=true")
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # left if it was killed at its end
     print(f"done already: {folder / 'record.json'} (force=true runs it again)")
     print(score_table(record))
     return record

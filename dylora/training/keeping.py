@@ -21,16 +21,28 @@ from dylora.training.workers import is_main
 
 @contextmanager
 def alone(folder: Path, final: Path) -> Iterator[None]:
-    """Keep other processes off the run; at the end what is in `folder` takes its `final` place."""
+    """Keep other processes off the run; at the end what is in `folder` takes its `final` place.
+
+    The checkpoint goes last: a call that is killed before can be repeated without training again.
+    """
     with locked(final) if is_main() else nullcontext():
         yield
         if not is_main():
             return
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
         if folder != final:
-            shutil.rmtree(final, ignore_errors=True)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            folder.rename(final)
+            _replace(final, folder)
+        shutil.rmtree(final / "checkpoint", ignore_errors=True)
+
+
+def _replace(final: Path, folder: Path) -> None:
+    """Let `folder` take the place of `final`, of which no half is ever to be seen."""
+    former = folder.with_name(f"{folder.name}.former")
+    shutil.rmtree(former, ignore_errors=True)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if final.exists():
+        final.rename(former)
+    folder.rename(final)
+    shutil.rmtree(former, ignore_errors=True)
 
 
 @contextmanager
