@@ -213,10 +213,12 @@ def test_max_steps_ends_training_within_an_epoch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop_at", [1, 7, 10, 15], ids=lambda s: f"after-step-{s}")
-def test_an_interrupted_run_ends_as_if_it_had_not_been(stop_at: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scores", [[0.1, 0.3, 0.2], [0.1, 0.2, 0.3]], ids=["second", "last"])
+def test_an_interrupted_run_ends_as_if_it_had_not_been(
+    stop_at: int, scores: list[float], tmp_path: Path
+) -> None:
     """Dropout included, to the bit, wherever it stops: first step, mid-epoch, epoch end, end."""
     whole = adapted()
-    scores = [0.1, 0.3, 0.2]
     expected = fit(whole, Recorder(scores=scores), tmp_path / "whole")
     with pytest.raises(Interrupted):
         fit(adapted(), Recorder(scores=scores, stop_at=stop_at), tmp_path / "parts")

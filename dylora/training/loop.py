@@ -86,7 +86,7 @@ def train(
         save_checkpoint(folder / "checkpoint", *parts, asdict(progress))
 
     with stop_requests() as stop, bar(plan.total_steps, "train", initial=progress.step) as shown:
-        while progress.step < plan.total_steps and not _out_of_patience(progress, config):
+        while len(progress.epochs) < plan.epochs and not _out_of_patience(progress, config):
             started = time.perf_counter()
             for window in plan.remaining(objective, config, seed, progress):
                 logged = plan.logs(progress.step)
@@ -132,6 +132,11 @@ class Plan:
         if config.max_steps is not None:
             total = min(total, config.max_steps)
         return cls(per_epoch, total, math.ceil(total / HISTORY_POINTS))
+
+    @property
+    def epochs(self) -> int:
+        """How many are begun; after the last step the last one is still to be scored."""
+        return math.ceil(self.total_steps / self.steps_per_epoch)
 
     def logs(self, step: int) -> bool:
         """Whether the history has this step."""
