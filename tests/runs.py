@@ -7,6 +7,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from dylora.files import write_lines
+from dylora.methods import METHODS
 from dylora.suite.config import (
     Architecture,
     Config,
@@ -59,7 +60,7 @@ def write(results: Path, run: Config, **changes: Any) -> Path:
 
     `changes` replace parts of the record, such as status="failed".
     """
-    adapted = run.method.name in ("lora", "dylora")
+    adapted = METHODS[run.method.name].has_ranks
     ranks = range(1, run.method.max_rank + 1) if adapted else [0]
     scale = 70.0 if run.task.kind == Kind.generation else 1.0
     folder = results / "records" / signature(run)

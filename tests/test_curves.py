@@ -66,8 +66,13 @@ def test_another_learning_rate_is_no_repetition(tmp_path: Path) -> None:
     assert found == [["DyLoRA, learning_rate=0.0004", "DyLoRA, learning_rate=0.5"]]
 
 
-def test_lora_trained_at_each_rank_is_scored_at_its_own_rank(tmp_path: Path) -> None:
-    configs = [config("mrpc", "lora", max_rank=rank) for rank in (1, 2, 4)]
+@pytest.mark.parametrize("alphas", [(16, 16, 16), (2, 4, 8)], ids=["alpha", "scaling"])
+def test_lora_trained_at_each_rank_is_scored_at_its_own_rank(
+    tmp_path: Path, alphas: tuple[float, ...]
+) -> None:
+    """Be it with one alpha, as in the paper, or with one scaling."""
+    pairs = zip((1, 2, 4), alphas, strict=True)
+    configs = [config("mrpc", "lora", max_rank=rank, alpha=alpha) for rank, alpha in pairs]
     (panel,) = panels(load(tmp_path, [*configs, config("mrpc", "dylora")]))
     each = next(series for series in panel.series if series.each_rank)
     assert {rank: [run.max_rank for run in runs] for rank, runs in each.runs.items()} == {

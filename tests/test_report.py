@@ -115,12 +115,14 @@ def test_the_page_begins_with_the_answer_that_the_records_give(tmp_path: Path) -
         write(tmp_path, config("mrpc", "lora", seed), truncations={"svd": SORTED_SCORES})
         for rank in (1, 2):
             write(tmp_path, config("mrpc", "lora", seed, rank))
+        write(tmp_path, config("mrpc", "dylora_sandwich", seed))
     said = re.search(r'<p class="answer">(.*?)</p>', make(tmp_path), re.S)
     assert said is not None and said[1] == (
         "With RoBERTa-base on MRPC (2 seeds): at rank 1 instead of 4 DyLoRA loses 1.2 points, a "
         "truncated LoRA 25.2, the same LoRA sorted by SVD, which trains nothing, 8.0. At rank 4 "
         "DyLoRA is 0.0 points below LoRA, over all ranks 0.0 points below a LoRA trained at each "
-        "rank."
+        "rank. DyLoRA with sandwich ranks is over all ranks 0.0 points below a LoRA trained at "
+        "each rank."
     )
 
 

@@ -10,8 +10,9 @@ from dylora.suite.config import Protocol
 
 QUESTION = "Does one training give an adapter that is good at every rank?"
 NO_ANSWER = "There is no answer yet: no task has finished runs of both DyLoRA and LoRA."
-DYLORA, CUT, SORTED, EACH = (
+DYLORA, SANDWICH, CUT, SORTED, EACH = (
     "DyLoRA",
+    "DyLoRA, sandwich",
     "LoRA truncated",
     "LoRA sorted by SVD",
     "LoRA trained at each rank",
@@ -49,20 +50,27 @@ def answer(found: Sequence[Panel]) -> str:
     if all(_having(panel, SORTED) for panel in same):
         text += f", the same LoRA sorted by SVD, which trains nothing, {_loss(same, SORTED):.1f}"
     ahead = fmean(_mean(panel, DYLORA, high) - _mean(panel, CUT, high) for panel in same)
-    return f"{text}. At rank {high} DyLoRA is {_signed(ahead)} LoRA{_beside_each_rank(same)}."
+    text += f". At rank {high} DyLoRA is {_signed(ahead)} LoRA"
+    if beside := _beside_each_rank(same, DYLORA):
+        text += f", {beside}"
+    if beside := _beside_each_rank(same, SANDWICH):
+        text += f". DyLoRA with sandwich ranks is {beside}"
+    return f"{text}."
 
 
-def _beside_each_rank(same: Sequence[Panel]) -> str:
-    """DyLoRA against a LoRA trained at each rank, over the ranks and tasks that have both."""
+def _beside_each_rank(same: Sequence[Panel], name: str) -> str:
+    """A method against a LoRA trained at each rank, over the ranks and tasks that have both."""
     gaps = [
-        fmean(_mean(panel, DYLORA, rank) - _mean(panel, EACH, rank) for rank in both)
+        fmean(_mean(panel, name, rank) - _mean(panel, EACH, rank) for rank in both)
         for panel in same
-        if _having(panel, EACH) and (both := _ranks(panel, DYLORA) & _ranks(panel, EACH))
+        if _having(panel, EACH)
+        and _having(panel, name)
+        and (both := _ranks(panel, name) & _ranks(panel, EACH))
     ]
     if not gaps:
         return ""
     where = f" ({len(gaps)} of {len(same)} tasks)" if len(gaps) < len(same) else ""
-    return f", over all ranks {_signed(fmean(gaps))} a LoRA trained at each rank{where}"
+    return f"over all ranks {_signed(fmean(gaps))} a LoRA trained at each rank{where}"
 
 
 def _signed(points: float) -> str:

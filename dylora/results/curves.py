@@ -19,8 +19,8 @@ from dylora.suite.config import Protocol, Truncation
 
 T = TypeVar("T")
 SCORED = ("evaluate.ranks", "evaluate.truncations")  # change no score, only which there are
-# What may differ between runs of LoRA trained at each rank.
-OF_RANK = ("method.max_rank", "train.eval_ranks", *SCORED)
+# What may differ between runs of LoRA trained at each rank, of which alpha or alpha/rank is one.
+OF_RANK = ("method.max_rank", "method.alpha", "train.eval_ranks", *SCORED)
 MIN_SEEDS = 3  # for a band: with two, the t distribution's is nine standard deviations wide
 # The ways to use a LoRA at a lower rank that are drawn; None is the plain cut.
 CUTS = {
@@ -220,16 +220,28 @@ def _is_curve(run: Run, others: Sequence[Run]) -> bool:
 def _trained_at_each_rank(runs: Sequence[Run]) -> list[Series]:
     """LoRA at the rank that it was trained at, where that was done for two ranks or more."""
     own = [run for run in runs if METHODS[run.method].truncates and run.max_rank in run.scores]
-    found = []
-    for same in _groups(own, lambda run: _text(_settings(run, OF_RANK))).values():
-        by_rank = _groups(same, lambda run: run.max_rank)
-        if len(by_rank) > 1:
-            found.append(dict(sorted(by_rank.items())))
+    alike = _groups(own, lambda run: _text(_settings(run, OF_RANK)))
+    sweeps = [
+        same
+        for runs in alike.values()
+        for constant in (_alpha, _scaling)
+        for same in _groups(runs, constant).values()
+    ]
+    by_ranks = [_groups(same, lambda run: run.max_rank) for same in sweeps]
+    found = [dict(sorted(by_rank.items())) for by_rank in by_ranks if len(by_rank) > 1]
     firsts = [next(iter(by_rank.values()))[0] for by_rank in found]
     names = _names(firsts, _each_rank_name, OF_RANK)
     return [
         Series(name, by_rank, each_rank=True) for name, by_rank in zip(names, found, strict=True)
     ]
+
+
+def _alpha(run: Run) -> float:
+    return float(run.option("method.alpha"))
+
+
+def _scaling(run: Run) -> float:
+    return _alpha(run) / run.max_rank
 
 
 def _names(
