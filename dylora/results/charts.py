@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dylora.metrics import metric_named
-from dylora.results.curves import Panel, Series, band, seeds
+from dylora.results.curves import Panel, Series, band
 from dylora.results.run_view import Course
 
 LOOKS = 7  # colors, line styles and marks in templates/report.css and report.js
@@ -36,7 +36,6 @@ def course_chart(course: Course) -> dict[str, Any]:
                 "look": number % LOOKS,
                 "mark": number % LOOKS,
                 "flat": False,
-                "seeds": "",
                 "points": {"": [_point(x, y) for x, y in line]},
             }
             for number, (name, line) in enumerate(course.lines.items())
@@ -56,7 +55,6 @@ def _series(series: Series, metrics: Sequence[str]) -> dict[str, Any]:
         "look": series.look % LOOKS,
         "mark": (series.look + series.look // LOOKS) % LOOKS,  # tells equal colors apart
         "flat": series.flat,
-        "seeds": seeds({len(same) for same in series.runs.values()}),
         "points": points,
     }
 

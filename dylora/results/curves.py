@@ -39,7 +39,7 @@ LOOKS = (  # of these names in every panel; others take what is left
 
 
 def _curve_name(method: Method, cut: Truncation | None) -> str:
-    return f"{method.label} {CUTS[cut]}" if method.truncates else method.label
+    return f"{method.label} {CUTS[cut]}" if method.truncates or cut else method.label
 
 
 def _each_rank_name(method: Method) -> str:

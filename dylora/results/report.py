@@ -37,12 +37,6 @@ class Section:
     tables: list[Table]
     progress: list[PlannedRuns]
 
-    @property
-    def short(self) -> str:
-        """For the navigation: `Table 2`, or the experiment's name."""
-        number, colon, _ = self.title.partition(":")
-        return number if colon else self.name.replace("_", " ")
-
 
 @dataclass(frozen=True)
 class Judged:

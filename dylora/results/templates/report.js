@@ -28,12 +28,14 @@ function ticks(low, high, count) {
   return [found, step];
 }
 
-// A chart: values against the rank (or a run's steps), with toggles, a reading line and a readout.
+// A chart: values against the rank (or a run's steps), with a reading line and a legend
+// that toggles the series and says their values there.
 class Chart {
   constructor(root, panel) {
     this.panel = panel;
     this.svg = root.querySelector("svg");
-    this.output = root.querySelector("output");
+    this.legend = root.querySelector("legend");
+    this.values = root.querySelectorAll(".value");
     this.metric = panel.metrics[0].name;
     this.ranked = panel.axis === "rank";
     this.hidden = new Set();
@@ -54,8 +56,8 @@ class Chart {
 
   get shown() {
     return this.panel.series
-      .map((series) => ({ ...series, points: series.points[this.metric] ?? [] }))
-      .filter((series, number) => series.points.length && !this.hidden.has(number));
+      .map((series, number) => ({ ...series, number, points: series.points[this.metric] ?? [] }))
+      .filter((series) => series.points.length && !this.hidden.has(series.number));
   }
 
   // Where there are points; rank 0 is that of a method without ranks.
@@ -155,18 +157,20 @@ class Chart {
     this.cursor.setAttribute("x2", this.x(x));
     this.svg.querySelectorAll(".dot").forEach((dot) =>
       dot.classList.toggle("at", Number(dot.dataset.x) === x));
-    this.output.replaceChildren(make("span", {}, null, `${this.panel.axis} ${x}`), " ");
+    this.legend.textContent = `${this.panel.axis} ${x}`;
+    this.values.forEach((value) => value.replaceChildren());
+    const said = [this.legend.textContent];
     for (const series of this.shown) {
       const point = series.points.find((p) => p.x === x || series.flat);
       if (!point) continue;
-      const item = make("span", { class: `s${series.look}` }, this.output, `${series.name} `);
-      make("b", {}, item, this.ranked ? point.mean.toFixed(2) : point.mean.toPrecision(3));
-      if (point.low !== null) item.append(` [${point.low.toFixed(2)}, ${point.high.toFixed(2)}]`);
-      item.append(point.n > 1 ? ` n=${point.n}` : "");
-      this.output.append(" ");
+      const value = this.values[series.number];
+      make("b", {}, value, this.ranked ? point.mean.toFixed(2) : point.mean.toPrecision(3));
+      if (point.low !== null) value.append(` [${point.low.toFixed(2)}, ${point.high.toFixed(2)}]`);
+      if (point.n > 1) make("span", { class: "muted" }, value, ` n=${point.n}`);
+      said.push(`${series.name} ${value.textContent}`);
     }
     this.svg.setAttribute("aria-valuenow", x);
-    this.svg.setAttribute("aria-valuetext", this.output.textContent);
+    this.svg.setAttribute("aria-valuetext", said.join(", "));
   }
 }
 
