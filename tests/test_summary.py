@@ -44,7 +44,7 @@ def test_the_arms_stand_by_their_mean_over_ranks_for_the_seeds_of_the_bar(tmp_pa
     layout = experiment(tmp_path / "e", arms=ARMS, bar="Each").layout
     found = standing(layout, load_records(tmp_path / "records")[0])
     assert found is not None
-    assert (found.tasks, found.seeds) == (["MRPC"], 1)
+    assert (found.tasks, found.seeds, found.few) == (["MRPC"], "1 seed", True)
     assert found.bar.mean == pytest.approx(85)
     assert [(arm.name, arm.mean) for arm in found.arms] == [
         ("Any", pytest.approx(75)),

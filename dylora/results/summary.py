@@ -11,7 +11,7 @@ from statistics import fmean
 from dylora.errors import UserError
 from dylora.files import write_text
 from dylora.methods import METHODS
-from dylora.results.curves import seconds
+from dylora.results.curves import MIN_SEEDS, seconds, seeds
 from dylora.results.layout import Arm, ScoreLayout
 from dylora.results.loading import Material
 from dylora.results.names import model_name
@@ -63,7 +63,8 @@ class Answer:
     """Which arm is best on average, on which tasks, and how sure that is."""
 
     tasks: list[str]
-    seeds: int
+    seeds: str  # how many, such as "1–3 seeds"
+    few: bool  # too few on some task to say more than a hint
     bar: Standing
     arms: list[Standing]  # best mean over ranks first
     left_out: list[str]  # arms that lack a task or a seed
@@ -149,15 +150,15 @@ def standing(layout: object, runs: Sequence[Run]) -> Answer | None:
         by_rank = values[arm.name, key]
         return set.intersection(*(set(by_rank.get(rank, {})) for rank in arm.ranks))
 
-    common = {key: seeds for key in layout.columns if (seeds := seeds_of(bar, key))}
+    common = {key: same for key in layout.columns if (same := seeds_of(bar, key))}
     if not common:
         return None
     arms = [a for a in layout.arms if all(common[key] <= seeds_of(a, key) for key in common)]
 
     def score(arm: Arm, rank: int) -> float:
         return fmean(
-            fmean(values[arm.name, key][rank][seed][1] for seed in seeds)
-            for key, seeds in common.items()
+            fmean(values[arm.name, key][rank][seed][1] for seed in same)
+            for key, same in common.items()
         )
 
     found = []
@@ -166,7 +167,8 @@ def standing(layout: object, runs: Sequence[Run]) -> Answer | None:
         found.append(Standing(arm.name, fmean(curve), curve[0], curve[-1]))
     return Answer(
         tasks=[layout.columns[key] for key in common],
-        seeds=min(len(seeds) for seeds in common.values()),
+        seeds=seeds(len(same) for same in common.values()),
+        few=min(len(same) for same in common.values()) < MIN_SEEDS,
         bar=next(each for each in found if each.name == bar.name),
         arms=sorted((f for f in found if f.name != bar.name), key=lambda each: -each.mean),
         left_out=[arm.name for arm in layout.arms if arm not in arms],
