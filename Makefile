@@ -42,8 +42,8 @@ figures: env ## score against rank, time against ranks, singular values
 report: env ## one HTML page of all results
 	$(BIN)/dylora report $(ARGS)
 
-report-md: env ## results/REPORT.md: what the records say, like a short paper
-	$(BIN)/dylora report-md $(ARGS)
+report-md: env ## results/REPORT.md, what the records say, and the README's first screen
+	$(BIN)/dylora report-md readme=README.md $(ARGS)
 
 docs: env ## the documentation site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -1,6 +1,7 @@
 """results/REPORT.md: what the records say, like a short paper. Every number comes from a record.
 
   dylora report-md                        from results/records/
+  dylora report-md readme=README.md       the README's sentences and figure too
   dylora report-md paths.results=DIR      from the records of another folder
 
 Reads records only: no torch, no network, never training. Exit status 1 if something had to be left
@@ -11,22 +12,28 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dylora.results.headline import write_headline
 from dylora.results.loading import Folders, load_material
+from dylora.results.standing import any_rank_standing
 from dylora.results.summary import write_summary
 from dylora.suite.cli import left_out, options, plain_errors
 
 
 @dataclass
 class Options:
+    readme: str | None = None  # fill this file's block of results too, and draw its figure
     paths: Folders = field(default_factory=Folders)
 
 
 def main() -> int:
     """0 if every record and file could be used, else 1. Raises UserError for a wrong option."""
-    folders = options(Options, __doc__).paths
-    path = Path(folders.results) / "REPORT.md"
-    problems = write_summary(path, load_material(folders))
+    chosen = options(Options, __doc__)
+    path, material = Path(chosen.paths.results) / "REPORT.md", load_material(chosen.paths)
+    problems = write_summary(path, material)
     print(path)
+    if chosen.readme is not None:
+        for written in write_headline(Path(chosen.readme), any_rank_standing(material)):
+            print(written)
     return left_out(problems)
 
 

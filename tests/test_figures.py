@@ -12,14 +12,8 @@ from runs import config, write
 
 from dylora.methods import METHODS
 from dylora.results.curves import Panel, panels
-from dylora.results.figures import (
-    COLORS,
-    scores_figure,
-    spectra_figure,
-    style,
-    time_figure,
-    write_figures,
-)
+from dylora.results.drawing import COLORS, style
+from dylora.results.figures import scores_figure, spectra_figure, time_figure, write_figures
 from dylora.results.runs import load_records
 from dylora.results.spectra import singular_values
 

@@ -1,13 +1,17 @@
 """results/REPORT.md: every number comes from the records, none is typed."""
 
+import re
 from pathlib import Path
 
 import pytest
 from table_records import experiment, write_run
 
-from dylora.results.loading import Folders, load_material
+from dylora.errors import UserError
+from dylora.results.headline import BEGIN, END, headline_figure, write_headline
+from dylora.results.loading import Folders, Material, load_material
 from dylora.results.runs import load_records
-from dylora.results.summary import standing, write_summary
+from dylora.results.standing import any_rank_standing, standing
+from dylora.results.summary import write_summary
 
 ROOT = Path(__file__).parents[1]
 ARMS = [
@@ -22,10 +26,51 @@ ARMS = [
 ]
 
 
-def test_the_committed_page_is_what_the_committed_records_give(tmp_path: Path) -> None:
-    """After new records: make report-md, and commit the page with them."""
+@pytest.fixture(scope="module")
+def material() -> Material:
+    """The committed records."""
     names = ("results", "experiments", "results/reference")
-    material = load_material(Folders(*(str(ROOT / name) for name in names)))
+    return load_material(Folders(*(str(ROOT / name) for name in names)))
+
+
+def test_the_readmes_results_are_what_the_committed_records_give(
+    tmp_path: Path, material: Material
+) -> None:
+    committed = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = tmp_path / "README.md"
+    readme.write_text(re.sub(f"{BEGIN}.*{END}", f"{BEGIN} old {END}", committed, flags=re.S))
+    figure, _ = write_headline(readme, any_rank_standing(material))
+    assert readme.read_text(encoding="utf-8") == committed
+    assert (ROOT / figure.relative_to(tmp_path)).is_file()
+
+
+def test_a_further_method_is_in_the_readmes_figure_once_it_has_its_runs(tmp_path: Path) -> None:
+    made_up_runs(tmp_path, 1, {1: 0.7, 2: 0.8})
+    further = {"name": "Further", "match": {"method.name": "dylora_sqrt"}, "ranks": [1, 2]}
+    layout = experiment(tmp_path / "e", arms=[*ARMS, further], bar="Each").layout
+
+    def drawn() -> set[str]:
+        found = standing(layout, load_records(tmp_path / "records")[0])
+        assert found is not None
+        return {str(line.get_label()) for line in headline_figure(found).axes[0].lines}
+
+    assert drawn() == {"Each", "Any"}
+    write_run(tmp_path, method="dylora_sqrt", seed=1, max_rank=2, scores={1: 0.6, 2: 0.9})
+    assert drawn() == {"Each", "Any", "Further"}
+
+
+def test_a_file_without_the_marks_is_left_alone(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("mine")
+    with pytest.raises(UserError, match="no block between"):
+        write_headline(readme, None)
+    assert readme.read_text() == "mine"
+
+
+def test_the_committed_page_is_what_the_committed_records_give(
+    tmp_path: Path, material: Material
+) -> None:
+    """After new records: make report-md, and commit the page with them."""
     write_summary(tmp_path / "REPORT.md", material)
     committed = (ROOT / "results" / "REPORT.md").read_text(encoding="utf-8")
     assert (tmp_path / "REPORT.md").read_text(encoding="utf-8") == committed

@@ -1,23 +1,29 @@
-"""Figures from records: scores, times and spectra against the rank. Neither torch nor training.
-
-Colors are Okabe and Ito's, which color-blind readers can tell apart; every series has a line
-style and a marker of its own too, for print without colors.
-"""
+"""Figures from records: scores, times and spectra against the rank. Neither torch nor training."""
 
 import re
-import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dylora.errors import UserError
-from dylora.files import whole_file
 from dylora.metrics import metric_named
 from dylora.results.curves import Panel, Series, band, device, panels, seconds, seeds
+from dylora.results.drawing import (
+    BASELINE,
+    RC,
+    WIDE,
+    axes_of,
+    label_ends,
+    legend,
+    rank_axis,
+    save,
+    shade,
+    style,
+)
 from dylora.results.runs import Problem, Run
 from dylora.results.spectra import readable_spectra
 from dylora.results.stats import Summary, summarize
@@ -25,31 +31,6 @@ from dylora.results.stats import Summary, summarize
 if TYPE_CHECKING:  # matplotlib takes a second to import, and is needed only to draw
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9")
-DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 1)))
-MARKERS = ("o", "s", "^", "x", "D", "v", "P")
-ACROSS = 3  # panels side by side
-WIDE = 16  # a highest rank above this is drawn on a logarithmic axis
-RC: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.5,
-    "legend.frameon": False,
-    "lines.markersize": 4,
-    "pdf.fonttype": 42,  # text stays text, and journals accept the file
-}
-LABEL: dict[str, Any] = {
-    "xycoords": ("axes fraction", "data"),
-    "annotation_clip": False,
-    "va": "center",
-    "fontsize": "small",
-}
-BASELINE = LABEL | {"va": "bottom", "color": "#666666"}
-LABEL_ROOM = 0.11  # of an axis's height, for a label of two lines
 
 
 @dataclass(frozen=True)
@@ -84,18 +65,8 @@ def write_figures(runs: Iterable[Run], folder: Path) -> Drawn:
                 if isinstance(figure, str):
                     drawn.not_drawn.append(f"{kind} of {panel.title}: {figure}")
                 else:
-                    drawn.files.extend(_save(figure, folder / f"{kind}.{_file_name(panel.title)}"))
+                    drawn.files.extend(save(figure, folder / f"{kind}.{_file_name(panel.title)}"))
     return drawn
-
-
-def style(number: int) -> dict[str, Any]:
-    """Color, line style and marker of a series; repeats after seven, with another marker."""
-    turn = number // len(COLORS)
-    return {
-        "color": COLORS[number % len(COLORS)],
-        "linestyle": DASHES[number % len(DASHES)],
-        "marker": MARKERS[(number + turn) % len(MARKERS)],
-    }
 
 
 def scores_figure(panel: Panel, _: list[Problem]) -> "Figure":
@@ -104,7 +75,7 @@ def scores_figure(panel: Panel, _: list[Problem]) -> "Figure":
     Beside them, where LoRA was trained at each rank, what the first metric gains or loses to it.
     """
     bar = next((series for series in panel.series if series.each_rank), None)
-    figure, axes = _axes(panel.title, len(panel.metrics) + (bar is not None))
+    figure, axes = axes_of(panel.title, len(panel.metrics) + (bar is not None))
     top = max(rank for series in panel.series for rank in series.runs)
     banded = False
     for metric, ax in zip(panel.metrics, axes, strict=False):
@@ -113,12 +84,12 @@ def scores_figure(panel: Panel, _: list[Problem]) -> "Figure":
         if metric in panel.majority:
             ax.axhline(panel.majority[metric], label="_", color="#888888", linestyle=(0, (1, 3)))
             ax.annotate("most frequent class", (0.02, panel.majority[metric]), **BASELINE)
-        _rank_axis(ax, top, "rank")
+        rank_axis(ax, top, "rank")
         ax.set_ylabel(metric_named(metric).axis)
     if bar is not None:
         _draw_gaps(axes[-1], panel, bar)
-        _rank_axis(axes[-1], top, "rank")
-    _label_ends(axes[len(panel.metrics) - 1])
+        rank_axis(axes[-1], top, "rank")
+    label_ends(axes[len(panel.metrics) - 1])
     bands = "; bands: 95% confidence (Student's t)" * banded
     figure.supxlabel(f"mean over seeds{bands}", fontsize="small")
     return figure
@@ -159,22 +130,6 @@ def _draw_gaps(ax: "Axes", panel: Panel, bar: Series) -> None:
     ax.set_ylabel(f"{metric_named(metric).label} minus that of\n{bar.name}")
 
 
-def _label_ends(ax: "Axes") -> None:
-    """The name of each line at its right end, apart from each other, instead of a legend."""
-    named = [line for line in ax.lines if not str(line.get_label()).startswith("_")]
-    ends = {line: float(np.asarray(line.get_ydata())[-1]) for line in named}
-    low, high = ax.get_ylim()
-    room = LABEL_ROOM * (high - low)
-    place = high + room
-    for left, line in zip(
-        range(len(ends))[::-1], sorted(ends, key=lambda x: -ends[x]), strict=True
-    ):
-        # Below the one before, and no lower than the ones to come need.
-        place = max(min(ends[line], place - room), low + left * room)
-        words = str(line.get_label()).replace(" seed", "\N{NO-BREAK SPACE}seed")
-        ax.annotate(textwrap.fill(words, 24), (1.03, place), color=line.get_color(), **LABEL)
-
-
 def time_figure(panel: Panel, _: list[Problem]) -> "Figure | str":
     """Hours until k ranks have an adapter: LoRA trained once per rank, DyLoRA once for all.
 
@@ -186,7 +141,7 @@ def time_figure(panel: Panel, _: list[Problem]) -> "Figure | str":
     if not each or not once:
         return "needs DyLoRA, and LoRA trained at two ranks or more"
     place = devices.most_common(1)[0][0]
-    figure, (ax,) = _axes(panel.title, 1)
+    figure, (ax,) = axes_of(panel.title, 1)
     for series in each:
         spent = [s for same in series.runs.values() if (s := _hours(same, place, own=True))]
         total = np.cumsum([summary.mean for summary in spent])
@@ -200,10 +155,10 @@ def time_figure(panel: Panel, _: list[Problem]) -> "Figure | str":
             label = f"{series.name}, once for all ranks ({seeds([spent_once.n])})"
             ax.plot(ranks, [spent_once.mean] * len(ranks), label=label, **style(series.look))
     top = max(len(series.runs) for series in [*each, *once])
-    _rank_axis(ax, top, "ranks covered")
+    rank_axis(ax, top, "ranks covered")
     ax.set_ylabel("hours of training and evaluation")
     ax.set_ylim(bottom=0)
-    _legend(figure, [ax], f"Mean over seeds, on {place}")
+    legend(figure, [ax], f"Mean over seeds, on {place}")
     return figure
 
 
@@ -226,75 +181,19 @@ def spectra_figure(panel: Panel, problems: list[Problem]) -> "Figure | str":
             found[f"{series.name} ({seeds([len(values)])})"] = values
     if not found:
         return "no run's folder has an adapter (they are not in git)"
-    figure, axes = _axes(panel.title, len(found), sharey=True)
+    figure, axes = axes_of(panel.title, len(found), sharey=True)
     for ax, (name, values) in zip(axes, found.items(), strict=True):
         ranks = sorted(values[0])
         for number, rank in enumerate(ranks):
             mean = np.concatenate([v[rank] for v in values]).mean(axis=0)
-            look = style(number) | {"color": _shade(number / len(ranks))}
+            look = style(number) | {"color": shade(number / len(ranks))}
             ax.semilogy(range(1, rank + 1), mean, label=f"used at rank {rank}", **look)
         ax.set_title(name, fontsize="medium")
-        _rank_axis(ax, ranks[-1], "singular value, from the largest")
+        rank_axis(ax, ranks[-1], "singular value, from the largest")
     axes[0].set_ylabel("value (scaled delta)")
-    _legend(figure, axes, "Mean over adapted layers and seeds")
+    legend(figure, axes, "Mean over adapted layers and seeds")
     return figure
-
-
-def _axes(title: str, number: int, sharey: bool = False) -> "tuple[Figure, list[Axes]]":
-    """A figure with so many axes, in rows of ACROSS."""
-    from matplotlib.figure import Figure
-
-    columns = min(number, ACROSS)
-    rows = -(-number // columns)
-    figure = Figure(figsize=(1.2 + 3.2 * columns, 0.9 + 2.7 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey).flatten()
-    for unused in grid[number:]:
-        unused.remove()
-    figure.suptitle(title)
-    return figure, list(grid[:number])
-
-
-def _rank_axis(ax: "Axes", top: int, label: str) -> None:
-    """Whole numbers from 1; powers of two on a logarithmic axis when there are many."""
-    ax.set_xlabel(label)
-    if top > WIDE:
-        ax.set_xscale("log", base=2)
-        ticks = [2**i for i in range(top.bit_length())]
-    else:
-        ticks = list(range(1, top + 1))
-    ax.set_xticks(ticks, [str(tick) for tick in ticks])
-
-
-def _legend(figure: "Figure", axes: "Sequence[Axes]", note: str) -> None:
-    """One legend below all axes, and what the numbers are."""
-    found: dict[str, Any] = {}
-    for ax in axes:
-        handles, labels = ax.get_legend_handles_labels()
-        found |= dict(zip(labels, handles, strict=True))
-    columns = 1 if len(axes) == 1 else min(len(found), ACROSS)
-    figure.set_figheight(figure.get_figheight() + 0.17 * -(-len(found) // columns))
-    figure.legend(
-        found.values(), found.keys(), loc="outside lower center", ncols=columns, title=note
-    )
-
-
-def _shade(part: float) -> Any:
-    """A color of cividis, dark to light, that is still seen on white."""
-    import matplotlib as mpl
-
-    return mpl.colormaps["cividis"](0.85 * part)
 
 
 def _file_name(title: str) -> str:
     return re.sub(r"[^\w.=-]+", "_", title)
-
-
-def _save(figure: "Figure", stem: Path) -> list[Path]:
-    """Write PNG and PDF, each whole or not at all; equal records give equal files."""
-    written = []
-    for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
-        path = stem.with_name(f"{stem.name}.{ending}")
-        with whole_file(path) as unfinished:
-            figure.savefig(unfinished, format=ending, dpi=200, metadata=metadata)
-        written.append(path)
-    return written

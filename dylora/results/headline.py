@@ -1,0 +1,82 @@
+"""The README's first screen: three sentences and a figure, both from the records. No torch here."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dylora.errors import UserError
+from dylora.files import write_text
+from dylora.methods import METHODS
+from dylora.results.drawing import RC, axes_of, label_ends, rank_axis, save, style
+from dylora.results.standing import Answer, Standing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BEGIN, END = "<!-- results: `make report-md` writes this block -->", "<!-- end of results -->"
+FIGURE = Path("docs/figures/any_rank")  # beside the README; as PNG
+DYLORA, CUT, SORTED = "DyLoRA", "LoRA, cut as it is", "LoRA, sorted by SVD"
+NO_ANSWER = "No task has both methods at every rank yet."
+
+
+def write_headline(readme: Path, found: Answer | None) -> list[Path]:
+    """Fill the block between the marks and draw its figure; the written files.
+
+    Raises UserError for a file without the marks, or without matplotlib.
+    """
+    before, begin, rest = readme.read_text("utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f"{readme}: has no block between {BEGIN} and {END}")
+    block, written = NO_ANSWER, []
+    if found is not None and {DYLORA, CUT, SORTED} <= {arm.name for arm in found.arms}:
+        written = save(headline_figure(found), readme.parent / FIGURE, ("png",))
+        block = f"![Score against rank]({FIGURE.as_posix()}.png)\n\n{sentences(found)}"
+    return [*written, write_text(readme, f"{before}{BEGIN}\n{block}\n{END}{after}")]
+
+
+def sentences(found: Answer) -> str:
+    """DyLoRA, a LoRA cut or sorted, and the best arm, beside a LoRA trained at each rank."""
+    arms = {arm.name: arm for arm in found.arms}
+    ranks = _listed([str(rank) for rank in found.bar.curve])
+    unsure = ": with fewer than three seeds a hint and no result" if found.few else ""
+    return (
+        f"One DyLoRA, used at ranks {ranks}, scores {_gap(found, arms[DYLORA])} LoRAs trained at "
+        f"each of these ranks ({found.model}, mean over {_listed(found.tasks)}, {found.seeds}).\n"
+        f"One LoRA that is cut to these ranks scores {_gap(found, arms[CUT])} them, and "
+        f"{_gap(found, arms[SORTED])} them if it is sorted by SVD first, which trains nothing.\n"
+        f"The best single adapter is that of *{found.arms[0].name}*, {_gap(found, found.arms[0])} "
+        f"them{unsure}."
+    )
+
+
+def headline_figure(found: Answer) -> "Figure":
+    """Score against rank: LoRA trained at each, cut, sorted, and each other method as it is."""
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise UserError("figures need matplotlib: pip install 'dylora[report]'") from error
+    shown = [arm for arm in found.arms if arm.name in (CUT, SORTED) or _is_rival(arm)]
+    with mpl.rc_context(RC):
+        figure, (ax,) = axes_of(f"One adapter for every rank: {found.model}", 1)
+        for number, arm in enumerate([found.bar, *sorted(shown, key=lambda arm: arm.name)]):
+            ax.plot(list(arm.curve), list(arm.curve.values()), label=arm.name, **style(number))
+        rank_axis(ax, max(found.bar.curve), "rank")
+        ax.set_ylabel(f"mean score over {len(found.tasks)} tasks")
+        label_ends(ax)
+        figure.supxlabel(f"{_listed(found.tasks)}; {found.seeds}", fontsize="small")
+    return figure
+
+
+def _is_rival(arm: Standing) -> bool:
+    """A method that was trained for every rank, with its ranks as they were trained."""
+    method = METHODS[arm.arm.match["method.name"]]
+    return method.trains_every_rank and arm.arm.truncation is None
+
+
+def _gap(found: Answer, arm: Standing) -> str:
+    gap = arm.mean - found.bar.mean
+    return f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'}"
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join(", ".join(words).rsplit(", ", 1))
