@@ -60,7 +60,9 @@ def write_summary(path: Path, material: Material) -> list[Problem]:
     for name in SHOWN:
         if name in by_name:
             made, more = build_tables(by_name[name], runs, material.published)
-            tables[name] = [markdown_table(table, 3) for table in made.tables if table.measured]
+            measured = [table for table in made.tables if table.measured]
+            brief = [table for table in measured if table.brief] or measured
+            tables[name] = [markdown_table(table, 3) for table in brief]
             problems += more
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),

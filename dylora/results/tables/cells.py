@@ -54,6 +54,7 @@ class Table:
     rows: Sequence[Row]
     notes: Sequence[str] = ()
     of_runs: bool = True  # else its rows are settings
+    brief: bool = False  # says what matters of an experiment, for results/REPORT.md
 
     @property
     def measured(self) -> bool:

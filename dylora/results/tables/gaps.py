@@ -33,6 +33,7 @@ def gap_tables(findings: Findings) -> list[Table]:
             model=findings.part.model,
             header=["Method", "Score", *map(str, bar.ranks), "Mean", "Worst rank", "Seeds"],
             rows=rows,
+            brief=True,
             notes=[
                 f"Points above (+) or below (-) {bar.name}, in pairs of runs with one seed, the "
                 "mean over seeds, in brackets its 95% interval (Student's t) from three seeds on. "

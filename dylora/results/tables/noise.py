@@ -27,8 +27,10 @@ def noise_tables(findings: Findings) -> list[Table]:
         paired = _within([[fmean(at.values()) for at in each.values()] for each in gaps])
         if alone is not None and paired:
             needed = seeds_needed(paired, MATTERS)
-            cells = [Cell(number(alone, 2)), Cell(number(paired, 2)), Cell(str(needed))]
-            rows.append(Row(column.heading, column.metric, [*cells, Cell(str(len(seeds)))]))
+            runs = tuple(values[rank][seed][0] for rank in bar.ranks for seed in sorted(seeds))
+            texts = (number(alone, 2), number(paired, 2), str(needed), str(len(seeds)))
+            cells = [Cell(text, runs=runs) for text in texts]
+            rows.append(Row(column.heading, column.metric, cells))
     if not rows:
         return []
     note = (
@@ -42,6 +44,7 @@ def noise_tables(findings: Findings) -> list[Table]:
             model=findings.part.model,
             header=["Task", "Score", "Its deviation", "That of gaps", f"For {MATTERS}", "Seeds"],
             rows=rows,
+            brief=True,
             notes=[note],
         )
     ]
