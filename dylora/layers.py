@@ -50,6 +50,8 @@ class LowRank(nn.Module):
         """x (batch, ..., in) to the delta (batch, ..., out), at the rank in force."""
         x = self.dropout(x.to(self.lora_A.dtype))
         state = self.rank_state
+        if torch.compiler.is_compiling():
+            return self._weighted(x, state.compiled_weights(self.name, self.training))
         if self.training and (weights := state.training_weights(x)) is not None:
             return F.linear(F.linear(x, self.lora_A) * weights, self.lora_B)
         rank = state.of(self.name)
@@ -73,15 +75,20 @@ class LowRank(nn.Module):
         )
 
     def _per_sample(self, x: Tensor, ranks: Tensor) -> Tensor:
-        ranks = ranks_of_rows(ranks, len(x))
-        over_batch = (len(x), *[1] * (x.dim() - 2), self.rank_state.max_rank)
-        weights = self.rank_state.weights(ranks, x)
+        weights = self.rank_state.weights(ranks_of_rows(ranks, len(x)), x)
         assert isinstance(weights, Tensor)
-        weights = weights.view(over_batch)
+        return self._weighted(x, weights)
+
+    def _weighted(self, x: Tensor, weights: Tensor) -> Tensor:
+        """At weights (max_rank,) or, of each example, (batch, max_rank), zero beyond the rank."""
+        if weights.dim() == 2:
+            weights = weights.view(len(x), *[1] * (x.dim() - 2), self.rank_state.max_rank)
+        weights = weights.to(x)
         if not self.frozen:
             return F.linear(F.linear(x, self.lora_A) * weights, self.lora_B)
-        # Two paths of equal value, one without gradient; each component of each example takes one.
-        learns = F.one_hot(ranks - 1, self.rank_state.max_rank).to(x).view(over_batch)
+        # Two paths of equal value, one without gradient; the last component in use takes the first.
+        used = (weights != 0).to(x.dtype)
+        learns = used - F.pad(used[..., 1:], (0, 1))
         hidden = F.linear(x, self.lora_A) * (weights * learns)
         fixed = F.linear(x, self.lora_A.detach()) * (weights * (1 - learns))
         return F.linear(hidden, self.lora_B) + F.linear(fixed, self.lora_B.detach())
@@ -121,7 +128,7 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.base(x)
-        if self.low_rank.rank_state.rank is None:
+        if self.low_rank.rank_state.bare():
             return out
         return out + self.low_rank(x).to(out.dtype)
 
@@ -150,7 +157,7 @@ class LoRAFused(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.base(x)
-        if self.rank_state.rank is None:
+        if self.rank_state.bare():
             return out
         slices = out.chunk(len(FUSED_PARTS), dim=-1)
         x = self.dropout(x)

@@ -107,7 +107,7 @@ class NestedLayer(LoraVariant):
         self, module: LoraLayer, active_adapter: str, x: Tensor, result: Tensor, **kwargs: Any
     ) -> Tensor:
         """`result`, the backbone's output, plus the delta at the rank in force."""
-        if self.rank_state.rank is None:
+        if self.rank_state.bare():
             return result
         return result + self.low_rank(x).to(result.dtype)
 

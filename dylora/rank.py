@@ -71,6 +71,7 @@ class RankState:
         self._merged = False
         self._base: Rank = None
         self._last: Rank = None
+        self._device = torch.device("cpu")
         self.set(self.max_rank)
 
     def __repr__(self) -> str:
@@ -95,6 +96,10 @@ class RankState:
         own = self._own.get()
         return self._last if own is None else own.rank
 
+    def bare(self) -> bool:
+        """Whether there is only the backbone; a compiled graph does not ask: its weights are 0."""
+        return not torch.compiler.is_compiling() and self.rank is None
+
     def set(self, rank: Rank, device: torch.device | None = None) -> None:
         """Put `rank` in force; raises UserError outside [1, max_rank].
 
@@ -106,8 +111,8 @@ class RankState:
         self._own.set(_Own(rank, in_block))
         if not in_block:
             with self._lock:
-                self._base = rank
-                self._last = self._blocks[-1][1] if self._blocks else rank
+                self._base, self._last = rank, self._blocks[-1][1] if self._blocks else rank
+        self._keep_weights(device)
 
     @contextmanager
     def block(self, rank: Rank, device: torch.device | None = None) -> Iterator[None]:
@@ -118,6 +123,7 @@ class RankState:
             self._blocks.append(entry)
             self._last = rank
         self._own.set(_Own(rank, in_block=True))
+        self._keep_weights(device)
         try:
             yield
         finally:
@@ -125,6 +131,7 @@ class RankState:
             with self._lock:
                 self._blocks = [other for other in self._blocks if other is not entry]
                 self._last = self._blocks[-1][1] if self._blocks else self._base
+            self._keep_weights()
 
     @contextmanager
     def merged(self) -> Iterator[None]:
@@ -135,10 +142,12 @@ class RankState:
             if any(thread != threading.get_ident() for thread, _ in self._blocks):
                 raise UserError("another thread is inside at_rank: merge before or after it")
             self._merged = True
+        self._keep_weights()
         try:
             yield
         finally:
             self._merged = False
+            self._keep_weights()
 
     def _checked(self, rank: Rank, device: torch.device | None) -> Rank:
         if self._merged:
@@ -180,6 +189,25 @@ class RankState:
     def training_weights(self, like: Tensor) -> Tensor | None:
         """The weights (max_rank,) of a method with a rule of its own for training; else None."""
         return None if self.method.training_rule is None else self._table(like)[0]
+
+    def compiled_weights(self, layer: str, training: bool) -> Tensor:
+        """Of a layer, (max_rank,) or (batch, max_rank), zero beyond the rank that was set last."""
+        if training and self.method.training_rule is not None:
+            return self._training
+        return self._rows[layer] if isinstance(self._rows, dict) else self._rows
+
+    def _keep_weights(self, device: torch.device | None = None) -> None:  # that are in force now
+        self._device, rank = device or self._device, self.rank
+        with torch.inference_mode(False):  # training must be able to use them
+            table = _table(self.method, self.max_rank, self.alpha, self._device, torch.float32)
+            self._rows: Tensor | dict[str, Tensor] = torch.zeros_like(table[0])
+            self._training = self._rows if rank is None else table[0]
+            if isinstance(rank, Mapping):
+                self._rows = {layer: table[b] for layer, b in rank.items()}
+            elif isinstance(rank, Tensor):
+                self._rows = table[rank.to(table.device)]
+            elif isinstance(rank, int):  # an index that no device waits for
+                self._rows = table[rank]
 
     def _table(self, like: Tensor) -> Tensor:
         return _table(self.method, self.max_rank, self.alpha, like.device, like.dtype)
