@@ -181,7 +181,7 @@ def test_whole_numbers_of_any_type_are_ranks(model: nn.Module, rank: Any, tmp_pa
 
 @pytest.mark.parametrize(
     "rank",
-    [2.5, 2.0, True, "2", [1, 2], torch.tensor([1.0]), torch.tensor([[1]]), torch.tensor([])],
+    [2.5, 2.0, True, "2", [1, 2.5], torch.tensor([1.0]), torch.tensor([[1]]), torch.tensor([])],
 )
 def test_ranks_that_are_no_whole_numbers_are_refused(model: nn.Module, rank: Any) -> None:
     with pytest.raises(dylora.UserError, match="rank"):
