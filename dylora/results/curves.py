@@ -252,7 +252,7 @@ def _names(
     for run in runs:
         mine = _settings(run, leave_out)
         rivals = [_settings(other, leave_out) for other in runs if other.method == run.method]
-        differing = [key for key in mine if any(rival[key] != mine[key] for rival in rivals)]
+        differing = [k for k in mine if any(rival.get(k) != mine[k] for rival in rivals)]
         told = (_word(option, mine[option]) for option in differing if mine[option] is not False)
         words = [name_of(METHODS[run.method]), *told]
         names.append(", ".join(words))

@@ -13,6 +13,8 @@ from dylora.suite.config import Config
 
 SCHEMA = 2  # of the files of a run; raised when their form changes
 
+LARGEST = 1e300  # of any number, so that it can be shown in percent and added up
+
 Scores = dict[str, dict[str, float | None]]  # rank -> metric -> value; rank "0": no adapter
 
 
@@ -21,6 +23,8 @@ class Times(TypedDict):
 
     train: float
     evaluate: float
+    prepare: NotRequired[float]
+    truncations: NotRequired[float]
 
 
 class StartedRecord(TypedDict):
@@ -46,6 +50,12 @@ class StartedRecord(TypedDict):
     data: NotRequired[dict[str, dict[str, int | str]]]  # split -> rows and their hash
     constant: NotRequired[dict[str, str]]  # rank -> what it predicts for every example
     majority: NotRequired[dict[str, float]]  # scores of the most frequent training label
+    started: NotRequired[str]
+    git: NotRequired[dict[str, str | None] | None]
+    packages: NotRequired[dict[str, str | None]]
+    platform: NotRequired[str]
+    best_epoch: NotRequired[int | None]
+    peak_memory_bytes: NotRequired[dict[str, int | None]]
 
 
 class FinishedRecord(StartedRecord):
@@ -87,6 +97,8 @@ def misfit(value: Any, form: Any, name: str = "") -> str:
 
     A `TypedDict` needs its required fields; a dataclass has defaults for those that are missing.
     """
+    if type(value) in (int, float) and abs(value) > LARGEST:
+        return _wrong(name, value, f"no larger than {LARGEST:g}")
     if form is Any or type(value) is form:
         return ""
     kind = get_origin(form) or form

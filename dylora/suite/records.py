@@ -119,6 +119,7 @@ def read_record(folder: Path) -> Record | None:
     path = folder / "record.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        json.dumps(record, ensure_ascii=False).encode()  # half a character could not be shown
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
