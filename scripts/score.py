@@ -5,9 +5,11 @@ dylora score task=webnlg references=ref0.lex,ref1.lex,ref2.lex predictions=outpu
 
   task=         e2e, webnlg or dart
   predictions=  plain text, one output per line, in the order of the distinct inputs; an empty line
-                is an empty output
+                is an empty output; or a table with the columns mr and output (or ref), as E2E's own
+                scripts take it
   references=   one or more files, with commas between; * and ? work in names:
-                  a CSV with the columns mr and ref (E2E): inputs in order of first appearance;
+                  a table .csv or .tsv with the columns mr and ref (E2E): inputs in order of first
+                  appearance;
                   a text file with the references of each input in a block, blank lines between;
                   several text files with one reference per line; an empty line is a missing one
   protocol=     challenge (default): the organizers' scoring, text as given, 3 references at most
@@ -122,10 +124,10 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_references(paths: Sequence[Path]) -> list[list[str]]:
-    """References per input from a CSV, a file of blocks, or files with one reference per line."""
+    """References per input from a table, a file of blocks, or files with a reference per line."""
     if len(paths) == 1:
-        if paths[0].suffix.lower() == ".csv":
-            return _grouped_csv(paths[0])
+        if _is_table(paths[0]):
+            return list(_grouped(paths[0]).values())
         lines = read_lines(paths[0])
         if any(not line.strip() for line in lines):
             return [block.split("\n") for block in _blocks(lines)]
@@ -143,20 +145,48 @@ def _blocks(lines: Sequence[str]) -> list[str]:
     return [block for block in re.split(r"\n\n+", text.strip("\n")) if block]
 
 
-def _grouped_csv(path: Path) -> list[list[str]]:
+def read_predictions(path: Path, references: Sequence[Path]) -> list[str]:
+    """An output per input; those of a table in the order of the references, if they are one too."""
+    if not _is_table(path):
+        return read_lines(path)
+    outputs = _grouped(path)
+    twice = next((mr for mr, texts in outputs.items() if len(texts) > 1), None)
+    if twice is not None:
+        raise UserError(f"{path}: has several outputs for {twice}: keep one")
+    if len(references) == 1 and _is_table(references[0]):
+        inputs = _grouped(references[0])
+        if inputs.keys() != outputs.keys():
+            odd = next(iter(inputs.keys() ^ outputs.keys()))
+            raise UserError(f"{path}: has not the inputs of {references[0]}, such as {odd}")
+        return [outputs[mr][0] for mr in inputs]
+    return [texts[0] for texts in outputs.values()]
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() in (".csv", ".tsv")
+
+
+def _grouped(path: Path) -> dict[str, list[str]]:
+    """The texts of a table by their input; a .tsv has no quotes around its fields."""
+    if path.suffix.lower() == ".tsv":
+        rows = csv.DictReader(StringIO(read_text(path)), delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        rows = csv.DictReader(StringIO(read_text(path)), strict=True)
     groups: dict[str, list[str]] = {}
-    rows = csv.DictReader(StringIO(read_text(path)), strict=True)
     try:
-        if not {"mr", "ref"} <= set(rows.fieldnames or ()):
-            found = ", ".join(rows.fieldnames or ()) or "nothing"
+        names = [name.strip().lower() for name in rows.fieldnames or ()]
+        rows.fieldnames = names
+        text = next((name for name in ("ref", "output") if name in names), None)
+        if "mr" not in names or text is None:
+            found = ", ".join(names) or "nothing"
             raise UserError(f"{path}: the first line must name the columns mr and ref, not {found}")
         for row in rows:
-            if row["ref"] is None or None in row:
+            if row[text] is None or None in row:
                 raise UserError(f"{path}: line {rows.line_num} has not the columns of line 1")
-            groups.setdefault(row["mr"], []).append(row["ref"])
+            groups.setdefault(row["mr"], []).append(row[text])
     except csv.Error as error:
         raise UserError(f"{path}: line {rows.line_num} is not CSV: {error}") from error
-    return list(groups.values())
+    return groups
 
 
 def table(options: Options, scores: dict[str, Score], outputs: int) -> str:
@@ -171,7 +201,7 @@ def table(options: Options, scores: dict[str, Score], outputs: int) -> str:
 def run(arguments: Sequence[str]) -> None:
     options = parse(arguments)
     references = read_references(options.references)
-    predictions = read_lines(options.predictions)
+    predictions = read_predictions(options.predictions, options.references)
     if len(predictions) != len(references):
         names = ", ".join(map(str, options.references))
         raise UserError(

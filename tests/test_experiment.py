@@ -26,7 +26,7 @@ from dylora.adapter import read_adapter
 from dylora.errors import UserError
 from dylora.suite.history import read_steps
 from dylora.suite.lock import locked
-from dylora.suite.records import run_folder
+from dylora.suite.records import is_trial, run_folder
 from dylora.suite.signals import Interrupted
 from dylora.training import experiment
 from dylora.training.models import load_backbone
@@ -61,6 +61,16 @@ def test_a_run_leaves_a_record_with_all_that_tables_need(home: Path, tmp_path: P
     rows = 2 * 2 * (16 + 16) * 3  # layers x targets x (in + out) x max_rank
     assert record["parameters"]["low_rank"] == rows
     assert record["packages"]["torch"] and record["config"]["method"]["max_rank"] == 3
+
+
+def test_git_does_not_see_a_trial_and_sees_other_runs(home: Path, tmp_path: Path) -> None:
+    trial = config(home, tmp_path, "task.max_eval_rows=8")
+    experiment.run(trial)
+    assert (run_folder(trial) / ".gitignore").read_text() == "*\n"
+    whole = config(home, tmp_path, "train.max_steps=5")  # steps may be what a recipe says
+    assert is_trial(trial) and not is_trial(whole)
+    whole.task.toy = True
+    assert is_trial(whole)
 
 
 def test_predictions_of_every_rank_are_kept_and_give_the_scores(home: Path, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two inputs with two references and one, in every form that is read."""
     texts = {
         "refs.csv": 'mr,ref\na[1],"The Mill, a pub."\nb[2],Aromi is near.\na[1],A pub: The Mill.\n',
+        "refs.tsv": "MR\tref\na\tThe Mill, a pub.\nb\tAromi is near.\na\tA pub: The Mill.\n",
+        "out.tsv": "MR\toutput\nb\tAromi is near.\na\tThe Mill is a pub.\n",
         "blocks.txt": "The Mill, a pub.\nA pub: The Mill.\n\nAromi is near.\n",
         "ref0": "The Mill, a pub.\nAromi is near.\n",
         "ref1": "A pub: The Mill.\n\n",
@@ -72,8 +74,20 @@ def error(
 def test_every_form_of_references_gives_the_same(scores: Callable[..., dict]) -> None:
     expected = scores("task=e2e", "references=refs.csv", "predictions=out.txt", FAST)
     assert list(expected) == ["BLEU", "NIST"]
-    for form in ("blocks.txt", "ref0,ref1", "[ref0,ref1]", "ref?"):
+    for form in ("refs.tsv", "blocks.txt", "ref0,ref1", "[ref0,ref1]", "ref?"):
         assert scores("task=e2e", f"references={form}", "predictions=out.txt", FAST) == expected
+
+
+def test_a_table_of_outputs_is_joined_to_the_references_by_input(
+    scores: Callable[..., dict], error: Callable[..., str], files: Path
+) -> None:
+    expected = scores("task=e2e", "references=refs.csv", "predictions=out.txt", FAST)
+    told = ("task=e2e", "references=refs.tsv", "predictions=out.tsv")
+    assert scores(*told, FAST) == expected
+    (files / "out.tsv").write_text("mr\toutput\na\tone\na\ttwo\n")
+    assert "has several outputs for a:" in error(*told)
+    (files / "out.tsv").write_text("mr\toutput\na\tone\nc\ttwo\n")
+    assert "has not the inputs of refs.tsv" in error(*told)
 
 
 def test_a_glob_sorts_numbers_by_value(script: ModuleType, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ results/records/<signature>/epochs.csv           scores after each epoch
 results/records/<signature>/outputs/*.txt        one prediction per line, per split and rank
 results/records/<signature>/adapter.safetensors  the trained tensors (not in git)
 results/records/<signature>/checkpoint/          only while the run is unfinished (not in git)
+results/records/<signature>/.gitignore           of a trial: nothing of it is for git
 """
 
 import hashlib
@@ -87,6 +88,12 @@ def without_neutral(config: Config) -> Record:
 
 def run_folder(config: Config) -> Path:
     return Path(config.paths.results) / "records" / signature(config)
+
+
+def is_trial(config: Config) -> bool:
+    """Whether the run is on toy data or on some rows only: its folder is kept out of git."""
+    task = config.task
+    return task.toy or task.max_train_rows is not None or task.max_eval_rows is not None
 
 
 def write_record(folder: Path, record: Record) -> Path:

@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from dylora.adapter import AdapterConfig, adapt, adapter_state
 from dylora.errors import UserError
+from dylora.files import write_text
 from dylora.heads import freeze_all_but
 from dylora.methods import METHODS
 from dylora.start import read_start, warm_start
@@ -26,6 +27,7 @@ from dylora.suite.history import finite
 from dylora.suite.record_schema import SCHEMA
 from dylora.suite.records import (
     Record,
+    is_trial,
     provenance,
     read_record,
     run_folder,
@@ -106,6 +108,8 @@ def _run(config: Config, folder: Path, command: str) -> Record:
         tracking(config, record) as track,
         kept(folder, record, track) as follow,
     ):
+        if is_main() and is_trial(config):
+            write_text(folder / ".gitignore", "*\n")
         # The first step's dropout does not depend on what came before it; each process has its own.
         set_seed(config.seed, device_specific=True)
         settings = (config.train, config.method, config.seed, folder, accelerator)
