@@ -5,7 +5,7 @@ BIN := .venv/bin
 PARALLEL := --numprocesses auto --dist loadfile # a process for each core, whole files
 EXPERIMENTS := $(sort $(basename $(notdir $(wildcard experiments/*.yaml))))
 
-.PHONY: help env demo docs tables figures report report-md status test test-fast faults audit lint format clean $(EXPERIMENTS)
+.PHONY: help env bench bench-gpu demo docs tables figures report report-md status test test-fast faults audit lint format clean $(EXPERIMENTS)
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -50,6 +50,14 @@ docs: env ## the documentation site, in site/
 
 status: env ## what is done, running, failed and missing of every experiment
 	$(BIN)/dylora status $(ARGS)
+
+bench: env ## this project beside others, in turns: results/bench/, docs/benchmarks.md; 10 minutes
+	$(PIP) --quiet --editable '.[bench]'
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-gpu: env ## the same on a GPU; without one it says so and ends
+	$(PIP) --quiet --editable '.[bench]'
+	$(BIN)/python -m benchmarks device=cuda $(ARGS)
 
 test: env ## all tests
 	$(BIN)/python -m pytest $(PARALLEL)
