@@ -3,7 +3,7 @@
 make bench                              on the CPU: results/bench/cpu.json, the table of
                                         docs/benchmarks.md and its figure
 make bench-gpu                          on a GPU: results/bench/gpu.json
-python -m benchmarks parts=[steps]      only some of steps, released, epochs, growth
+python -m benchmarks parts=[steps]      only some of the parts below
 python -m benchmarks size=base          RoBERTa-base's shape instead of MiniLM's
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import growth, loops
+from benchmarks import decoding, growth, loops
 from benchmarks.measure import in_turns, machine, matrix_ceiling
 from benchmarks.peers import backbone, batch_of, ours, steps, train_step
 from dylora.suite.cli import options, plain_errors
@@ -33,7 +33,7 @@ Part = dict[str, Any]
 class Options:
     """What to measure, and how often."""
 
-    parts: list[str] = field(default_factory=lambda: ["steps", "released", "epochs", "growth"])
+    parts: list[str] = field(default_factory=lambda: list(PARTS))
     device: str = "cpu"  # or cuda
     size: str = "minilm"  # or base
     repeats: int = 7
@@ -96,11 +96,18 @@ def measure_growth(chosen: Options) -> Part:
     }
 
 
+def measure_decoding(chosen: Options) -> Part:
+    """On the CPU: beam search at four ranks."""
+    measured = in_turns(decoding.searches(), min(3, chosen.repeats))
+    return {"rows": measured.rows("batches, ranks merged")}
+
+
 PARTS: dict[str, Callable[[Options], Part]] = {
     "steps": measure_steps,
     "released": measure_released,
     "epochs": measure_epochs,
     "growth": measure_growth,
+    "decoding": measure_decoding,
 }
 
 
