@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from table_records import experiment, write_outputs, write_run
 
+from dylora.results.claim_figures import write_claim_figures
 from dylora.results.layout import known_tasks, load_experiments
+from dylora.results.loading import Material
 from dylora.results.published import Confidence, Published, load_published
 from dylora.results.runs import load_records
 from dylora.results.status import PlannedRuns
@@ -166,6 +168,21 @@ def test_a_claim_on_the_best_rank_compares_each_side_at_its_own(tmp_path: Path) 
     claim = {"measure": "best", "ours": ANY | both, "theirs": CUT | both | {"own_rank": True}}
     cells = lines(judged(tmp_path, claim)[0])["MRPC"]
     assert cells["Ours"] == "82.00 against 75.00"
+
+
+def test_each_claim_with_runs_has_a_figure_and_the_others_are_named(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is absent: pip install 'dylora[report]'")
+    seeds(tmp_path, "mrpc", (0.80, 0.81, 0.82), (0.70, 0.70, 0.70))
+    layout = {"kind": "claims", "title": "Claims", "model": "roberta_base"}
+    layout |= {"architecture": "encoder", "columns": {"mrpc.accuracy": "MRPC"}}
+    unseen = {**ANY, "match": {"method.name": "matryoshka"}}
+    claims = [CLAIM, CLAIM | {"text": "much better", "ours": unseen}]
+    found = experiment(tmp_path / "e", **layout, claims=claims, average=None, best=None, arms=None)
+    runs, problems = load_records(tmp_path / "records")
+    material = Material(runs, [found], PUBLISHED, problems)
+    files, not_drawn = write_claim_figures(material, tmp_path)
+    assert [path.suffix for path in files] == [".png", ".pdf"] and all(p.is_file() for p in files)
+    assert [line.partition(":")[0].endswith("(much better)") for line in not_drawn] == [True]
 
 
 def test_the_papers_claims_have_its_printed_differences() -> None:

@@ -4,6 +4,7 @@ Colors are Okabe and Ito's, which color-blind readers can tell apart; every seri
 style and a marker of its own too, for print without colors.
 """
 
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -124,3 +125,7 @@ def save(figure: "Figure", stem: Path, endings: Sequence[str] = ("png", "pdf")) 
             figure.savefig(unfinished, format=ending, dpi=200, metadata=UNDATED[ending])
         written.append(path)
     return written
+
+
+def file_name(title: str) -> str:
+    return re.sub(r"[^\w.=-]+", "_", title)

@@ -1,6 +1,5 @@
 """Figures from records: scores, times and spectra against the rank. Neither torch nor training."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from dylora.results.drawing import (
     RC,
     WIDE,
     axes_of,
+    file_name,
     label_ends,
     legend,
     rank_axis,
@@ -65,7 +65,7 @@ def write_figures(runs: Iterable[Run], folder: Path) -> Drawn:
                 if isinstance(figure, str):
                     drawn.not_drawn.append(f"{kind} of {panel.title}: {figure}")
                 else:
-                    drawn.files.extend(save(figure, folder / f"{kind}.{_file_name(panel.title)}"))
+                    drawn.files.extend(save(figure, folder / f"{kind}.{file_name(panel.title)}"))
     return drawn
 
 
@@ -136,7 +136,7 @@ def time_figure(panel: Panel, _: list[Problem]) -> "Figure | str":
     Of the device with most runs; LoRA is charged for scoring its own rank only.
     """
     each = [series for series in panel.series if series.each_rank]
-    once = [series for series in panel.series if series.method.trains_every_rank]
+    once = [s for s in panel.series if s.method.trains_every_rank and s.cut is None]
     devices = Counter(device(run) for series in [*each, *once] for run in series.all_runs)
     if not each or not once:
         return "needs DyLoRA, and LoRA trained at two ranks or more"
@@ -158,7 +158,8 @@ def time_figure(panel: Panel, _: list[Problem]) -> "Figure | str":
     rank_axis(ax, top, "ranks covered")
     ax.set_ylabel("hours of training and evaluation")
     ax.set_ylim(bottom=0)
-    legend(figure, [ax], f"Mean over seeds, on {place}")
+    label_ends(ax)
+    figure.supxlabel(f"mean over seeds, on {place}", fontsize="small")
     return figure
 
 
@@ -193,7 +194,3 @@ def spectra_figure(panel: Panel, problems: list[Problem]) -> "Figure | str":
     axes[0].set_ylabel("value (scaled delta)")
     legend(figure, axes, "Mean over adapted layers and seeds")
     return figure
-
-
-def _file_name(title: str) -> str:
-    return re.sub(r"[^\w.=-]+", "_", title)

@@ -234,8 +234,7 @@ def _judged(
 ) -> Evidence:
     if not pairs:
         return Evidence(claim, on, printed)
-    time = claim.measure == Measure.time
-    summary = summarize([b / a if time else a - b for a, b in pairs.values()])
+    summary = summarize([apart(claim, both) for both in pairs.values()])
     ours = fmean(a for a, _ in pairs.values()), fmean(b for _, b in pairs.values())
     judged = band(summary) or interval
     return Evidence(claim, on, printed, ours, summary.mean, judged, len(pairs), runs)
@@ -262,6 +261,11 @@ def _printed(
     return sides[0], sides[1]
 
 
+def apart(claim: PaperClaim, sides: tuple[float, float]) -> float:
+    """Ours minus theirs, or for times how many times as long theirs took."""
+    return sides[1] / sides[0] if claim.measure == Measure.time else sides[0] - sides[1]
+
+
 def _row(found: Evidence, beside_published: bool) -> Row:
     time = found.claim.measure == Measure.time
 
@@ -274,8 +278,7 @@ def _row(found: Evidence, beside_published: bool) -> Row:
     printed = found.published if beside_published else None
     published = ours = difference = interval = DASH
     if printed is not None:
-        apart = printed[1] / printed[0] if time else printed[0] - printed[1]
-        published = f"{sides(printed)}: {gap(apart)}"
+        published = f"{sides(printed)}: {gap(apart(found.claim, printed))}"
     if found.ours is not None and found.difference is not None:
         ours, difference = sides(found.ours), gap(found.difference)
     if found.interval is not None:
