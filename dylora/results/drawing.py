@@ -68,7 +68,7 @@ def label_ends(ax: "Axes") -> None:
         # Below the one before, and no lower than the ones to come need.
         place = max(min(ends[line], place - room), low + left * room)
         words = str(line.get_label()).replace(" seed", "\N{NO-BREAK SPACE}seed")
-        ax.annotate(textwrap.fill(words, 24), (1.03, place), color=line.get_color(), **LABEL)
+        ax.annotate(textwrap.fill(words, 32), (1.03, place), color=line.get_color(), **LABEL)
 
 
 def axes_of(title: str, number: int, sharey: bool = False) -> "tuple[Figure, list[Axes]]":

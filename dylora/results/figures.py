@@ -152,14 +152,16 @@ def time_figure(panel: Panel, _: list[Problem]) -> "Figure | str":
         spent_once = _hours(series.all_runs, place, own=False)
         if spent_once:
             ranks = range(1, len(series.runs) + 1)
-            label = f"{series.name}, once for all ranks ({seeds([spent_once.n])})"
+            label = f"{series.name} ({seeds([spent_once.n])})"
             ax.plot(ranks, [spent_once.mean] * len(ranks), label=label, **style(series.look))
     top = max(len(series.runs) for series in [*each, *once])
     rank_axis(ax, top, "ranks covered")
     ax.set_ylabel("hours of training and evaluation")
     ax.set_ylim(bottom=0)
     label_ends(ax)
-    figure.supxlabel(f"mean over seeds, on {place}", fontsize="small")
+    figure.supxlabel(
+        f"mean over seeds, on {place}; level lines: one training for all ranks", fontsize="small"
+    )
     return figure
 
 
