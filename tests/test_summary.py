@@ -96,6 +96,9 @@ def test_the_arms_stand_by_their_mean_over_ranks_for_the_seeds_of_the_bar(tmp_pa
         ("Sorted", pytest.approx(70)),
     ]
     assert (found.arms[0].low, found.arms[0].top) == (pytest.approx(70), pytest.approx(80))
+    worst = found.arms[1].worst
+    assert (worst.gap, worst.task, worst.rank) == (pytest.approx(-30), "MRPC", 1)
+    assert found.steadiest.name == "Any"
 
 
 def test_an_arm_that_lacks_a_rank_is_named_and_not_ordered(tmp_path: Path) -> None:

@@ -35,17 +35,19 @@ def write_headline(readme: Path, found: Answer | None) -> list[Path]:
 
 
 def sentences(found: Answer) -> str:
-    """DyLoRA, a LoRA cut or sorted, and the best arm, beside a LoRA trained at each rank."""
+    """DyLoRA, a LoRA cut or sorted, and the best arms, beside a LoRA trained at each rank."""
     arms = {arm.name: arm for arm in found.arms}
     ranks = _listed([str(rank) for rank in found.bar.curve])
+    best, steady = found.arms[0], found.steadiest
     unsure = ": with fewer than three seeds a hint and no result" if found.few else ""
     return (
         f"One DyLoRA, used at ranks {ranks}, scores {_gap(found, arms[DYLORA])} LoRAs trained at "
         f"each of these ranks ({found.model}, mean over {_listed(found.tasks)}, {found.seeds}).\n"
         f"One LoRA that is cut to these ranks scores {_gap(found, arms[CUT])} them, and "
         f"{_gap(found, arms[SORTED])} them if it is sorted by SVD first, which trains nothing.\n"
-        f"The best single adapter is that of *{found.arms[0].name}*, {_gap(found, found.arms[0])} "
-        f"them{unsure}."
+        f"The best single adapter on average is that of *{best.name}*, {_gap(found, best)} them; "
+        f"the steadiest that of *{steady.name}*, on no task and at no rank more than "
+        f"{-steady.worst.gap:.1f} points behind them{unsure}."
     )
 
 

@@ -14,11 +14,21 @@ from dylora.results.tables.selection import Part, parts_of
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A gap to the bar, mean over seeds, and where it is."""
+
+    gap: float
+    task: str
+    rank: int
+
+
+@dataclass(frozen=True)
 class Standing:
     """An arm of the any-rank experiment: its scores by rank, means over the tasks of the bar."""
 
     arm: Arm
     curve: dict[int, float]
+    worst: Cell  # farthest behind the bar
 
     @property
     def name(self) -> str:
@@ -51,6 +61,11 @@ class Answer:
     arms: list[Standing]  # best mean over ranks first
     left_out: list[str]  # arms that lack a task or a seed
 
+    @property
+    def steadiest(self) -> Standing:
+        """The arm whose worst task and rank is the least far behind the bar."""
+        return max(self.arms, key=lambda arm: arm.worst.gap)
+
 
 def any_rank_standing(material: Material) -> Answer | None:
     """As `standing`, by the experiment any_rank; None without it."""
@@ -80,13 +95,19 @@ def standing(layout: object, runs: Sequence[Run]) -> Answer | None:
         return None
     arms = [a for a in layout.arms if all(common[key] <= seeds_of(a, key) for key in common)]
 
-    def score(arm: Arm, rank: int) -> float:
-        return fmean(
-            fmean(values[arm.name, key][rank][seed][1] for seed in same)
-            for key, same in common.items()
-        )
+    def score(arm: Arm, key: str, rank: int) -> float:
+        return fmean(values[arm.name, key][rank][seed][1] for seed in common[key])
 
-    found = [Standing(arm, {rank: score(arm, rank) for rank in arm.ranks}) for arm in arms]
+    def standing_of(arm: Arm) -> Standing:
+        cells = [
+            Cell(score(arm, key, rank) - score(bar, key, rank), layout.columns[key], rank)
+            for key in common
+            for rank in bar.ranks
+        ]
+        curve = {rank: fmean(score(arm, key, rank) for key in common) for rank in arm.ranks}
+        return Standing(arm, curve, min(cells, key=lambda cell: cell.gap))
+
+    found = [standing_of(arm) for arm in arms]
     return Answer(
         model=model_name(part.model),
         tasks=[layout.columns[key] for key in common],
