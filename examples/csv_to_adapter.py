@@ -18,9 +18,11 @@ with Path(table).open(newline="", encoding="utf-8") as file:
     rows = list(csv.DictReader(file))
 random.Random(1).shuffle(rows)
 labels = sorted({row["label"] for row in rows})
-tokenizer = AutoTokenizer.from_pretrained(source)
+tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
 torch.manual_seed(1)
-model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=len(labels))
+model = AutoModelForSequenceClassification.from_pretrained(
+    source, num_labels=len(labels), trust_remote_code=False
+)
 model = dylora.adapt(model, max_rank=8)  # query and value layers
 
 
@@ -36,7 +38,7 @@ optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad]
 draw = dylora.RankSampler(max_rank=8, seed=1)
 for step in range(5 * len(training) // 16):  # 5 epochs
     with dylora.at_rank(model.train(), draw(step)):
-        model(**batch(random.Random(step).sample(training, 16))).loss.backward()
+        model(**batch(random.Random(step).choices(training, k=16))).loss.backward()
     optimizer.step()
     optimizer.zero_grad()
 
