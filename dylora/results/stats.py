@@ -1,5 +1,6 @@
 """Statistics of scores: over seeds, over ranks, and paired tests over examples. numpy and scipy."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +8,7 @@ from enum import StrEnum
 
 import numpy as np
 from scipy.special import bdtr
-from scipy.stats import nct, t
+from scipy.stats import nct, norm, t
 
 from dylora.metrics import METRICS
 from dylora.metrics.sums import HITS, Score
@@ -51,8 +52,10 @@ def seeds_needed(std: float, difference: float) -> int:
     `std` is the standard deviation over seeds of the paired differences; the test is Student's,
     two-sided, at 5%.
     """
-    count = 2
-    while not _power(difference / std, count) >= 0.8:
+    effect = difference / std
+    # A t-test needs a few more than a normal deviate would, which is where to begin.
+    count = max(2, math.floor(((norm.ppf(0.975) + norm.ppf(0.8)) / effect) ** 2))
+    while not _power(effect, count) >= 0.8:
         count += 1
     return count
 
