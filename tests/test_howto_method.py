@@ -90,7 +90,7 @@ def test_training_mode_has_the_rule_of_training_and_evaluation_that_of_use(
 ) -> None:
     like = torch.zeros(())
     state = rank_state(model)
-    assert state.weights(like).tolist() == pytest.approx(page["in_use"](3, 3, ALPHA))
+    assert state.weights(3, like).tolist() == pytest.approx(page["in_use"](3, 3, ALPHA))
     trained = [ALPHA, ALPHA / 2 * 2 / 3, ALPHA / 3 / 3]
     assert state.training_weights(like).tolist() == pytest.approx(trained)
     in_use = logits(model, 1)

@@ -101,7 +101,7 @@ def test_two_processes_weigh_target_tokens_and_divide_the_ranks_to_decode(tmp_pa
     experiment.run(compose_config(*arguments(tmp_path / "one")))
     finish(launch(TORCHRUN, *arguments(tmp_path / "two")))
     assert_same_run(tmp_path / "one", tmp_path / "two")
-    ranks = sorted(f.name for f in (tmp_path / "two").glob("records/*/outputs/*"))
+    ranks = sorted(f.name for f in (tmp_path / "two").glob("records/*/outputs/*.txt"))
     assert ranks == [f"test.rank{b}.txt" for b in (1, 2, 3, 4)]
 
 

@@ -14,7 +14,7 @@ from dylora.results.tables.selection import Part, parts_of
 
 
 @dataclass(frozen=True)
-class Cell:
+class Farthest:
     """A gap to the bar, mean over seeds, and where it is."""
 
     gap: float
@@ -28,7 +28,7 @@ class Standing:
 
     arm: Arm
     curve: dict[int, float]
-    worst: Cell  # farthest behind the bar
+    worst: Farthest  # farthest behind the bar
 
     @property
     def name(self) -> str:
@@ -100,7 +100,7 @@ def standing(layout: object, runs: Sequence[Run]) -> Answer | None:
 
     def standing_of(arm: Arm) -> Standing:
         cells = [
-            Cell(score(arm, key, rank) - score(bar, key, rank), layout.columns[key], rank)
+            Farthest(score(arm, key, rank) - score(bar, key, rank), layout.columns[key], rank)
             for key in common
             for rank in bar.ranks
         ]
