@@ -10,7 +10,7 @@ from scipy import stats
 
 from dylora.files import write_lines
 from dylora.metrics import metric_named
-from dylora.results.curves import band, panels, seeds
+from dylora.results.curves import LOOKS, band, panels, seeds
 from dylora.results.runs import Run, load_records
 from dylora.results.stats import summarize
 from dylora.suite.config import Config, Truncation
@@ -101,6 +101,11 @@ def test_a_method_looks_the_same_in_every_panel(tmp_path: Path) -> None:
     runs = load(tmp_path, [config("mrpc", "full"), config("rte", "full"), config("rte", "dylora")])
     looks = {s.look for panel in panels(runs) for s in panel.series if s.name.startswith("Full")}
     assert len(looks) == 1
+    sandwich = [config("rte", name) for name in ("dylora", "dylora_sandwich")]
+    (panel,) = panels(load(tmp_path / "two", sandwich))
+    assert [(s.name, s.look) for s in panel.series] == [
+        (name, LOOKS.index(name)) for name in ("DyLoRA", "DyLoRA, sandwich")
+    ]
 
 
 def test_no_two_series_of_a_panel_look_the_same(tmp_path: Path) -> None:

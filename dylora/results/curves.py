@@ -32,9 +32,10 @@ LOOKS = (  # of these names in every panel; others take what is left
     "DyLoRA",
     "LoRA truncated",
     "Full fine-tuning",
-    "Head only",
+    "DyLoRA, sandwich",
     "LoRA trained at each rank",
     "LoRA sorted by SVD",
+    "Head only",
 )
 
 
@@ -197,7 +198,8 @@ def _looks(names: Sequence[str]) -> list[int]:
     taken: set[int] = set()
     looks = []
     for name in names:
-        known = [LOOKS.index(usual) for usual in LOOKS if name.partition(",")[0] == usual]
+        usual = (name, name.partition(",")[0])
+        known = [LOOKS.index(each) for each in usual if each in LOOKS]
         free = (look for look in count(len(LOOKS)) if look not in taken)
         look = next((look for look in known if look not in taken), None)
         looks.append(next(free) if look is None else look)
