@@ -24,6 +24,7 @@ from dylora.results.runs import Problem, Run
 from dylora.results.status import PlannedRuns, planned_runs
 from dylora.results.tables import Table, build_tables
 from dylora.results.tables.cells import DASH
+from dylora.suite.config import Protocol
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -82,6 +83,7 @@ def write_report(path: Path, material: Material) -> list[Problem]:
     )
     style, script = ((TEMPLATES / f"report.{end}").read_text("utf-8") for end in ("css", "js"))
     drawn = panels(runs)
+    charted = _headline_first(drawn)
     page = environment.get_template("report.html.j2").render(
         question=QUESTION,
         answer=answer(drawn),
@@ -89,7 +91,8 @@ def write_report(path: Path, material: Material) -> list[Problem]:
         claims=claims,
         experiments=sections,
         settings=settings,
-        panels=[panel_chart(panel) for panel in _headline_first(drawn)],
+        panels=[panel_chart(panel) for panel in charted],
+        aside=[number for number, panel in enumerate(charted) if number and _is_aside(panel)],
         runs=_by_place(views, runs),
         courses={view.number: [course_chart(course) for course in view.courses] for view in views},
         numbers={view.name: view.number for view in views},
@@ -108,6 +111,11 @@ def _headline_first(drawn: Sequence[Panel]) -> list[Panel]:
     """The panel that shows most of what the answer is about comes first."""
     first = max(compared(drawn) or drawn, key=lambda panel: len(panel.series), default=None)
     return [panel for panel in drawn if panel is first] + [p for p in drawn if p is not first]
+
+
+def _is_aside(panel: Panel) -> bool:
+    """Whether it is folded away: of another protocol than the paper's, or a trial."""
+    return panel.protocol != Protocol.paper or bool(panel.limits)
 
 
 def _judged(table: Table) -> list[Judged]:
