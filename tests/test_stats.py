@@ -48,7 +48,9 @@ def test_aurac_is_a_mean_height_over_rank_or_its_logarithm() -> None:
     assert aurac({4: 80.0}) is None
 
 
-@pytest.mark.parametrize(("effect", "count"), [(0.05, 3142), (0.5, 34), (0.8, 15), (1.0, 10)])
+@pytest.mark.parametrize(
+    ("effect", "count"), [(0.05, 3142), (0.5, 34), (0.8, 15), (1.0, 10), (1e16, 3)]
+)
 def test_seeds_needed_are_those_of_the_tables_of_paired_t_tests(effect: float, count: int) -> None:
     assert seeds_needed(std=2.0, difference=2 * effect) == count  # G*Power 3.1
 

@@ -14,6 +14,7 @@ from dylora.metrics import METRICS
 from dylora.metrics.sums import HITS, Score
 
 RESAMPLES = 1000  # of the paired tests; the smallest p-value is 1 / (RESAMPLES + 1)
+LARGEST_EFFECT = 10.0  # deviations, for which two seeds or three are enough; more overflows
 ROUNDING = 1e-12  # differences so small are equal
 CHUNK = 1 << 22  # numbers held at a time while resampling
 Curve = Mapping[int, float]  # rank -> score
@@ -52,7 +53,7 @@ def seeds_needed(std: float, difference: float) -> int:
     `std` is the standard deviation over seeds of the paired differences; the test is Student's,
     two-sided, at 5%.
     """
-    effect = difference / std
+    effect = min(difference / std, LARGEST_EFFECT)
     # A t-test needs a few more than a normal deviate would, which is where to begin.
     count = max(2, math.floor(((norm.ppf(0.975) + norm.ppf(0.8)) / effect) ** 2))
     while not _power(effect, count) >= 0.8:
