@@ -191,11 +191,13 @@ def test_a_method_is_switched_off_and_on_from_the_keyboard(browser: Any) -> None
 
 def test_a_runs_history_is_drawn_and_read_as_the_other_charts(browser: Any) -> None:
     from selenium.webdriver import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
 
     root = find(browser, ".run [data-run]")
     browser.execute_script("for (let e = arguments[0]; e; e = e.parentElement) e.open = true", root)
     assert root.find_element("css selector", "h3").text == "Training"
-    assert root.find_elements("css selector", "path.line")
+    # It is drawn when it has a size, after the page's next frame.
+    WebDriverWait(browser, 30).until(lambda _: root.find_elements("css selector", "path.line"))
     root.find_element("css selector", ".chart").send_keys(Keys.HOME)
     assert re.match(r"step \d+ loss \d", readout(root))
 
