@@ -65,6 +65,8 @@ def test_a_file_without_the_marks_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no block between"):
         write_headline(readme, None)
     assert readme.read_text() == "mine"
+    with pytest.raises(UserError, match="no such file"):
+        write_headline(tmp_path / "missing.md", None)
 
 
 def test_the_committed_page_is_what_the_committed_records_give(

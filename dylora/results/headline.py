@@ -21,8 +21,10 @@ NO_ANSWER = "No task has both methods at every rank yet."
 def write_headline(readme: Path, found: Answer | None) -> list[Path]:
     """Fill the block between the marks and draw its figure; the written files.
 
-    Raises UserError for a file without the marks, or without matplotlib.
+    Raises UserError without the file or its marks, or without matplotlib.
     """
+    if not readme.is_file():
+        raise UserError(f"readme={readme}: there is no such file")
     before, begin, rest = readme.read_text("utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

@@ -113,7 +113,9 @@ def _rank_faults(method: MethodConfig, train: TrainConfig, evaluate: EvaluateCon
                 )
     sandwich = method.rank_distribution == RankDistribution.sandwich
     if sandwich != (method.name == "dylora_sandwich"):
-        faults.append("method.rank_distribution=sandwich and method=dylora_sandwich go together")
+        faults.append(
+            "method.rank_distribution=sandwich and method=dylora_sandwich go together: take both"
+        )
     if method.loss == RankLoss.sum and method.rank_scope == RankScope.sample:
         faults.append("method.loss=sum takes every rank in each step; leave method.rank_scope=step")
     return faults
