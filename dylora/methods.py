@@ -28,6 +28,15 @@ DYLORA = """@inproceedings{valipour2023dylora,
   eprint = {2210.07558},
   archivePrefix = {arXiv}
 }"""
+ADALORA = """@inproceedings{zhang2023adalora,
+  title = {Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning},
+  author = {Zhang, Qingru and Chen, Minshuo and Bukharin, Alexander and Karampatziakis, Nikos and
+            He, Pengcheng and Cheng, Yu and Chen, Weizhu and Zhao, Tuo},
+  booktitle = {ICLR},
+  year = {2023},
+  eprint = {2303.10512},
+  archivePrefix = {arXiv}
+}"""
 RSLORA = """@misc{kalajdzievski2023rslora,
   title = {A Rank Stabilization Scaling Factor for Fine-Tuning with {LoRA}},
   author = {Kalajdzievski, Damjan},
@@ -69,6 +78,7 @@ class Method:
     training_rule: Callable[[int, float], list[float]] | None = None
     draws_ranks: bool = False  # in training, for each step or, with rank_scope=sample, example
     trains_backbone: bool = False  # all weights learn; otherwise the adapters and the head
+    allocates: bool = False  # PEFT's AdaLoRA: training allots ranks, there is no choice afterwards
 
     @property
     def has_ranks(self) -> bool:
@@ -104,6 +114,11 @@ def _of_rank(rank: int, max_rank: int, alpha: float) -> list[float]:
 def _of_root(rank: int, max_rank: int, alpha: float) -> list[float]:
     """RsLoRA's scaling (arXiv 2312.03732), equal to LoRA's at max_rank."""
     return [alpha / math.sqrt(max_rank * rank)] * rank
+
+
+def _of_root_of_max_rank(rank: int, max_rank: int, alpha: float) -> list[float]:
+    """RsLoRA's scaling (arXiv 2312.03732), kept when truncated, as LoRA's is."""
+    return [alpha / math.sqrt(max_rank)] * rank
 
 
 SCALINGS = {  # of MatryoshkaLoRA, s_r; alpha stands for its own factor
@@ -163,6 +178,13 @@ METHODS = {
             formula="alpha / max_rank",
         ),
         Method(
+            name="rslora",
+            label="rsLoRA",
+            citation=(RSLORA, LORA),
+            rule=_of_root_of_max_rank,
+            formula="alpha / sqrt(max_rank)",
+        ),
+        Method(
             name="dylora_sqrt",
             label="DyLoRA, scaled by 1/sqrt(rank)",
             citation=(DYLORA, RSLORA, LORA),
@@ -187,6 +209,7 @@ METHODS = {
             draws_ranks=True,
         ),
         *(_matryoshka(*choice) for choice in product(SCALINGS, (False, True), (False, True))),
+        Method(name="adalora", label="AdaLoRA", citation=(ADALORA,), allocates=True),
         Method(name="full", label="Full fine-tuning", trains_backbone=True),
         Method(name="head_only", label="Head only"),
     )

@@ -208,7 +208,7 @@ def test_a_start_from_another_run_takes_its_adapter_and_not_its_head(
     made = config(home, tmp_path, f"init_adapter={start}", "seed=5")
     torch.manual_seed(5)
     backbone, _ = load_backbone(made.model, made.task, made.paths)
-    model = experiment._trainable(backbone, made)
+    model = experiment._trainable(backbone, made, steps=1)
     head = model.classifier.dense.weight.clone()
     dylora.warm_start(model, start)
     trained = dylora.load_adapter(load_backbone(made.model, made.task, made.paths)[0], start)

@@ -11,6 +11,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from table_records import write_run
 
+from dylora.methods import METHODS
 from dylora.results.layout import (
     Arm,
     ClaimsLayout,
@@ -148,7 +149,7 @@ def test_the_runs_of_scale_smoke_fill_a_table_of_their_experiment(
         options |= {k.replace(".", "__"): v for k, v in job.items() if k.startswith("train.")}
         ranks = list(range(1, rank + 1))
         place = (job["task"], job["method"], job["seed"], model, rank)
-        scores = dict.fromkeys([0] if job["method"] == "full" else ranks, 0.7)
+        scores = dict.fromkeys(ranks if METHODS[job["method"]].has_ranks else [0], 0.7)
         limits = {"task__max_train_rows": 64, "protocol": job.get("protocol", Protocol.paper)}
         metric = {"toy_e2e": "BLEU"}.get(job["task"], "accuracy")
         lower = {str(r): {metric: 0.6} for r in ranks}

@@ -51,11 +51,20 @@ def test_matryoshka_draws_no_rank() -> None:
         ("dylora_sqrt", [5.656854, 4, 2.828427, 2]),
         ("dylora_constant", [2, 2, 2, 2]),
         ("lora", [2, 2, 2, 2]),
+        ("rslora", [5.656854] * 4),
     ],
 )
 def test_scalings_at_ranks_1_2_4_8_with_alpha_16(name: str, weights: list[float]) -> None:
     for rank, weight in zip((1, 2, 4, 8), weights, strict=True):
         assert METHODS[name].weights(rank, 8, 16.0) == pytest.approx([weight] * rank)
+
+
+def test_rslora_has_the_scaling_of_pefts() -> None:
+    config = peft.LoraConfig(r=8, lora_alpha=16, use_rslora=True, target_modules=["query"])
+    layer = peft.get_peft_model(roberta(), config).get_submodule(
+        "base_model.model.roberta.encoder.layer.0.attention.self.query"
+    )
+    assert METHODS["rslora"].weights(8, 8, 16.0) == pytest.approx([layer.scaling["default"]] * 8)
 
 
 @pytest.mark.parametrize("name", [m.name for m in METHODS.values() if m.has_ranks])

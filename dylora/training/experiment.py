@@ -39,9 +39,10 @@ from dylora.tasks import load
 from dylora.tasks.fingerprint import fingerprint
 from dylora.tasks.ready import check_unchanged, finished
 from dylora.training import classification, generation
+from dylora.training.adalora import with_adalora, with_penalty
 from dylora.training.initial_adapter import find_adapter
 from dylora.training.keeping import alone, kept, peak_memory
-from dylora.training.loop import train
+from dylora.training.loop import Plan, train
 from dylora.training.machine import OtherPrograms, keep_freed_memory, thread_count
 from dylora.training.models import load_backbone, start_bias
 from dylora.training.step import Results
@@ -91,10 +92,13 @@ def _run(config: Config, folder: Path, command: str) -> Record:
             backbone.set_attn_implementation("eager")  # trains twice as fast as sdpa there
         if config.train.bias_from_labels:
             start_bias(backbone, config.model.head, splits["train"]["label"])
-        model = _trainable(backbone, config)
+        steps = Plan.of(len(splits["train"]), config.train).total_steps
+        model = _trainable(backbone, config, steps)
         if start is not None:
             warm_start(model, start, config.init_alpha, config.model.head)
         objective = kind.objective(config, splits, tokenizer, accelerator.device)
+        if METHODS[config.method.name].allocates:
+            objective = with_penalty(objective)
     _set_threads(config, model, others, folder)
     record = _new_record(config, command, model, accelerator)
     record["data"] = fingerprint(splits)
@@ -196,8 +200,8 @@ def _accelerator(config: Config) -> Accelerator:
     return Accelerator(mixed_precision=mixed, cpu=on_cpu, kwargs_handlers=[patience])
 
 
-def _trainable(backbone: PreTrainedModel, config: Config) -> PreTrainedModel:
-    """The backbone with what the method trains, and only that, requiring gradients."""
+def _trainable(backbone: PreTrainedModel, config: Config, steps: int) -> PreTrainedModel:
+    """The backbone with what the method trains, in `steps` steps, and only that with gradients."""
     method, model = config.method, config.model
     if config.train.gradient_checkpointing:
         # The reentrant kind would lose the gradients: a frozen backbone's inputs have none.
@@ -205,6 +209,8 @@ def _trainable(backbone: PreTrainedModel, config: Config) -> PreTrainedModel:
     about = METHODS[method.name]
     if about.trains_backbone:
         return backbone
+    if about.allocates:
+        return with_adalora(backbone, model, method, steps)
     if not about.has_ranks:
         freeze_all_but(backbone, model.head)
         return backbone

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from transformers import get_linear_schedule_with_warmup
 
 from dylora.adapter import adapter_state, load_adapter_state, read_adapter, save_adapter
 from dylora.files import ADAPTER
-from dylora.methods import METHODS
+from dylora.methods import METHODS, Method
 from dylora.metrics import metric_named
 from dylora.sampler import RankSampler
 from dylora.suite.config import MethodConfig, TrainConfig, default_ranks
 from dylora.suite.signals import Interrupted, stop_requests
+from dylora.training.adalora import AllocatingAdamW
 from dylora.training.bars import bar
 from dylora.training.batching import training_batches
 from dylora.training.checkpoint import load_checkpoint, save_checkpoint
@@ -62,7 +64,7 @@ def train(
     with a checkpoint written, when the process is asked to stop.
     """
     plan = Plan.of(len(objective.examples), config)
-    adamw = _optimizer(model, config)
+    adamw = _optimizer(model, config, METHODS[method.name])
     scheduler = get_linear_schedule_with_warmup(
         adamw, _warmup_steps(config, plan.total_steps), plan.total_steps
     )
@@ -155,14 +157,15 @@ class Plan:
         return windows[progress.step - begin : self.total_steps - begin]
 
 
-def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+def _optimizer(model: nn.Module, config: TrainConfig, method: Method) -> torch.optim.AdamW:
     """AdamW over what is trained; no weight decay on biases and norms, as in the papers' code."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, eps=config.adam_eps)
+    adamw = partial(AllocatingAdamW, model) if method.allocates else torch.optim.AdamW
+    return adamw(groups, lr=config.learning_rate, eps=config.adam_eps)
 
 
 def _warmup_steps(config: TrainConfig, total_steps: int) -> int:

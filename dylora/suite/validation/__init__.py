@@ -172,11 +172,18 @@ def _pairing_faults(config: Config) -> list[str]:
             f"task={task.name} is a {task.kind} task and needs an {needed}, but model={model.name} "
             f"is a {model.architecture}; type model={example}"
         )
-    if about.has_ranks and not model.target_modules:
+    if (about.has_ranks or about.allocates) and not model.target_modules:
         faults.append(
             f"model={model.name} names no layers to adapt; set model.target_modules=[query,value]"
         )
-    if not (about.has_ranks or about.trains_backbone or model.head):
+    if about.allocates and not _installed("peft"):
+        faults.append(f"method={method.name} is PEFT's own: pip install peft")
+    if about.allocates and any(":" in name for name in model.target_modules or []):
+        faults.append(
+            f"method={method.name} adapts whole layers only; set model.target_modules to names "
+            "such as [query,value], without a colon"
+        )
+    if not (about.has_ranks or about.trains_backbone or about.allocates or model.head):
         faults.append(f"method={method.name}: model={model.name} has no head; set model.head=[...]")
     if task.kind != Kind.regression and config.train.bias_from_labels:
         faults.append("train.bias_from_labels is for a regression; this task has classes or texts")
