@@ -17,7 +17,6 @@ from transformers import RobertaTokenizer
 import dylora
 from dylora.errors import UserError
 from dylora.files import make_folder, write_text, writing
-from dylora.metrics import java
 from dylora.suite.lock import locked
 from dylora.training import experiment
 from dylora.training.checkpoint import STATE, load_checkpoint, save_checkpoint
@@ -110,8 +109,3 @@ def test_a_quota_is_told_from_mistakes_in_a_program(tmp_path: Path) -> None:
         raise quota
     with pytest.raises(FileNotFoundError), writing(tmp_path / "a"):
         raise absent
-
-
-def test_no_room_for_the_files_of_meteor_is_no_missing_score() -> None:
-    with no_file_above(10), pytest.raises(UserError, match=r"File too large.*TMPDIR="):
-        java.meteor([["a pub that is near the river"]], ["a pub"])

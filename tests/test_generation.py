@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from decoders import byte_tokenizer, decoder
+from fake_java import use_fake_java
 from small_generation import FOODS, make_home, options
 from small_run import compose_config, epochs_of, record_of
 
@@ -126,9 +127,14 @@ def test_webnlgs_parts_are_scored_apart_as_well(
         return splits
 
     monkeypatch.setattr(experiment, "load", with_parts)
-    experiment.run(compose_config(*options(home, tmp_path), "task.metrics=[BLEU]"))
-    scores = record_of(tmp_path)["scores"]["1"]
-    assert list(scores) == ["BLEU", "BLEU_seen", "BLEU_unseen"]
+    started = use_fake_java(monkeypatch, tmp_path)
+    given = ("method=lora", "task.metrics=[METEOR]", "evaluate.truncations=[svd]")
+    experiment.run(compose_config(*options(home, tmp_path), *given))
+    record = record_of(tmp_path)
+    names = ["METEOR", "METEOR_seen", "METEOR_unseen"]
+    every_rank = [*record["scores"].values(), *record["truncations"]["svd"].values()]
+    assert every_rank == [dict.fromkeys(names, 50.0)] * 4
+    assert len(started.read_text().splitlines()) == 1, "one METEOR for all ranks and parts"
 
 
 def test_without_java_a_metric_is_a_dash_and_the_rest_is_there(

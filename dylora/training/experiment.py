@@ -19,6 +19,7 @@ from dylora.errors import UserError
 from dylora.files import write_text
 from dylora.heads import freeze_all_but
 from dylora.methods import METHODS
+from dylora.metrics.java import one_meteor
 from dylora.start import read_start, warm_start
 from dylora.suite.cli import score_table
 from dylora.suite.config import Config, Device, Kind, Precision
@@ -111,6 +112,7 @@ def _run(config: Config, folder: Path, command: str) -> Record:
         hand_on_signals(),  # when record and tracker are done: it may end the process
         tracking(config, record) as track,
         kept(folder, record, track) as follow,
+        one_meteor(),
     ):
         if is_main() and is_trial(config):
             write_text(folder / ".gitignore", "*\n")
