@@ -1,6 +1,5 @@
 """Verdicts on the paper's claims, and Table 5's search, from made-up records."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from dylora.results.layout import known_tasks, load_experiments
 from dylora.results.loading import Material
 from dylora.results.published import Confidence, Published, load_published
 from dylora.results.runs import load_records
-from dylora.results.status import PlannedRuns
 from dylora.results.tables import Table, build_tables
 from dylora.results.tables.cells import DASH
 from dylora.suite.config import Protocol
@@ -224,18 +222,3 @@ def test_a_search_shows_the_best_rank_and_what_it_cost(tmp_path: Path) -> None:
     assert rows["Search", "4"] == ["3.0x", "95.00 (2)", "1"]
     assert rows["Frozen", "4"] == ["1x", "90.00 (3)", "1"]
     assert rows["Search", "2"][1] == "95.00 (2)" and rows["Frozen", "2"] == [DASH, DASH, DASH]
-
-
-def test_hours_left_are_unknown_for_a_task_without_a_run(tmp_path: Path) -> None:
-    path = ROOT / "scripts" / "status.py"
-    spec = importlib.util.spec_from_file_location("status_script", path)
-    assert spec and spec.loader
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    write_run(tmp_path, record={"times": {"prepare": 0, "train": 3600, "evaluate": 0}})
-    runs, _ = load_records(tmp_path / "records")
-    planned = [({"task": task}, "missing") for task in ("mrpc", "mrpc", "mnli")]
-    said = script.hours_left(PlannedRuns("roberta_base", planned), runs)
-    assert said == "; about 2.0 hours left, one after another, and unknown for mnli"
-    assert script.hours_left(PlannedRuns("minilm", planned), runs) == "; hours left unknown"
-    assert script.hours_left(PlannedRuns("roberta_base", []), runs) == ""

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from table_records import write_run
 
 from dylora.methods import METHODS
+from dylora.results.composing import compose_settings
 from dylora.results.layout import (
     Arm,
     ClaimsLayout,
@@ -27,7 +28,6 @@ from dylora.results.layout import (
 from dylora.results.published import load_published
 from dylora.results.runs import load_records
 from dylora.results.tables import build_tables
-from dylora.results.tables.settings import compose_settings
 from dylora.suite.config import Config, Protocol, Truncation
 from dylora.suite.sweep import jobs
 from dylora.suite.validation import validate

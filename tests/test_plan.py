@@ -13,7 +13,7 @@ from table_records import settings, write_run
 
 from dylora.results.plan import plan
 from dylora.suite import hub
-from dylora.suite.config import Config, PathsConfig, RankLoss
+from dylora.suite.config import Config, PathsConfig
 from dylora.tasks import base
 
 ROOT = Path(__file__).parents[1]
@@ -56,27 +56,15 @@ def test_hours_are_those_of_like_runs_by_epochs_and_ranks(tmp_path: Path) -> Non
     record(tmp_path)
     planned_run = config(tmp_path, "mrpc", "dylora", 2, "roberta_base", 4, train__epochs=30)
     [run] = plan([planned_run]).runs
-    assert run.hours == pytest.approx((1000 + 8 * 4 / 8 + 2) / 3600) and run.measured_on == "cpu"
+    assert run.hours == pytest.approx((1000 + 8 * 4 / 8 + 2) / 3600)
+    assert run.measured_on == "cpu, 1 thread"
     assert run.bytes == pytest.approx(4 * (10 + 80 * 4 / 8), abs=4000), "and the record"
     assert run.bytes > 4 * 50
 
 
-@pytest.mark.parametrize(
-    ("place", "changes"),
-    [
-        (("rte", *PLACE[1:]), {}),
-        ((*PLACE[:3], "minilm", 8), {}),
-        (("mrpc", "full", *PLACE[2:]), {}),
-        (PLACE, {"task__max_train_rows": 64}),
-        (PLACE, {"loss": RankLoss.sum}),
-        (PLACE, {"train__batch_size": 8}),
-    ],
-)
-def test_hours_are_unknown_where_no_like_run_is_done(
-    tmp_path: Path, place: tuple[Any, ...], changes: dict[str, Any]
-) -> None:
+def test_hours_are_unknown_where_no_run_of_the_model_is_done(tmp_path: Path) -> None:
     record(tmp_path)
-    found = plan([config(tmp_path, *place, **changes)])
+    found = plan([config(tmp_path, *PLACE[:3], "minilm", 8)])
     [run] = found.runs
     assert run.hours is None and run.bytes is None and run.state == "missing"
     assert "unknown: the time of 1, as none like them is done" in found.text()

@@ -8,22 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from dylora.files import ADAPTER
-from dylora.methods import METHODS
+from dylora.results.cost import HOUR, Estimator, duration, machine, option_of
 from dylora.results.deploy import FLOAT32
-from dylora.results.runs import LIMITS, Run, load_records
+from dylora.results.runs import Run, load_records
 from dylora.suite.config import Config
 from dylora.suite.hub import why_no_model
 from dylora.suite.records import signature
 
-HOUR, MEGABYTE, GIGABYTE = 3600, 10**6, 10**9
-SAME = (  # in runs whose steps take as long
-    *("task.name", "task.max_length", "task.train_rows", *LIMITS),
-    *("model.name", "model.dropout", "model.dtype", "method.loss"),
-    *("train.precision", "train.batch_size", "train.accumulation"),
-)
+MEGABYTE, GIGABYTE = 10**6, 10**9
 
 
 @dataclass(frozen=True)
@@ -33,8 +27,8 @@ class Planned:
     signature: str
     state: str  # done, running, failed, interrupted, missing
     hours: float | None  # of the whole run
-    bytes: int | None  # of its folder, when it is done
-    measured_on: str | None  # the device that the hours are of
+    bytes: int | None  # of its folder, when it is done; null as well where hours are rough
+    measured_on: str | None  # the device that the hours are of, with its threads
 
 
 @dataclass(frozen=True)
@@ -66,10 +60,11 @@ class DryRun:
         known = [run for run in left if run.hours is not None]
         lines = []
         if known:
-            hours = sum(run.hours or 0 for run in known)
+            seconds = HOUR * sum(run.hours or 0 for run in known)
             size = sum(run.bytes or 0 for run in known) / MEGABYTE
             devices = " and ".join(sorted({str(run.measured_on) for run in known}))
-            lines.append(f"left: {hours:.1f} hours on {devices}, one after another, {size:.0f} MB")
+            about = f"about {duration(seconds)} on {devices}"
+            lines.append(f"left: {about}, one after another, {size:.0f} MB")
         if len(known) < len(left):
             lines.append(
                 f"unknown: the time of {len(left) - len(known)}, as none like them is done"
@@ -91,14 +86,14 @@ def plan(configs: Sequence[Config]) -> DryRun:
 
     paths = configs[0].paths
     runs, problems = load_records(Path(paths.results) / "records")
-    by_name = {run.signature: run for run in runs}
+    by_name, estimator = {run.signature: run for run in runs}, Estimator(runs)
     unreachable = {
         **_missing(configs, "model", lambda c: c.model.name_or_path, why_no_model),
         **_missing(configs, "data of", lambda c: c.task.name, why_no_data),
     }
     found = {signature(config): config for config in configs}
     return DryRun(
-        [_planned(name, config, by_name.get(name), runs) for name, config in found.items()],
+        [_planned(name, config, by_name.get(name), estimator) for name, config in found.items()],
         unreachable,
         shutil.disk_usage(_existing(Path(paths.results))).free,
         [str(problem) for problem in problems],
@@ -128,50 +123,17 @@ def _existing(path: Path) -> Path:
     return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
 
 
-def _planned(name: str, config: Config, own: Run | None, runs: Sequence[Run]) -> Planned:
+def _planned(name: str, config: Config, own: Run | None, estimator: Estimator) -> Planned:
     if own is not None and own.done:
-        alike = [own]
-    else:
-        alike = [run for run in runs if run.done and _alike(run, config)]
-        device = max(alike, key=lambda r: r.record.get("started", ""), default=None)
-        alike = [r for r in alike if device and _device(r) == _device(device)]
-    return Planned(
-        name,
-        own.record["status"] if own is not None else "missing",
-        statistics.median(_seconds(run, config) for run in alike) / HOUR if alike else None,
-        round(statistics.median(_bytes(run, config) for run in alike)) if alike else None,
-        _device(alike[0]) if alike else None,
-    )
-
-
-def _alike(run: Run, config: Config) -> bool:
-    """Whether a step of the run takes as long; its rank and any-rank method hardly matter."""
-    planned = asdict(config)
-    trains = METHODS[run.method].trains_backbone == METHODS[config.method.name].trains_backbone
-    return trains and all(run.option(name) == _option(planned, name) for name in SAME)
-
-
-def _option(values: Any, name: str) -> Any:
-    for key in name.split("."):
-        values = values[key]
-    return values
-
-
-def _device(run: Run) -> str:
-    return str(run.record.get("device", {}).get("name", "an unknown device"))
-
-
-def _seconds(run: Run, config: Config) -> float:
-    """The run's time, its training in proportion to the epochs, its scoring to the ranks."""
-    times: dict[str, float] = dict(run.record["times"])
-    train = times.pop("train") * config.train.epochs / run.option("train.epochs")
-    evaluate = times.pop("evaluate") * _ranks(config) / len(run.record["scores"])
-    return train + evaluate + sum(times.values())
-
-
-def _ranks(config: Config) -> int:
-    ranks = config.evaluate.ranks or range(config.method.max_rank)
-    return len(ranks) if METHODS[config.method.name].has_ranks else 1
+        seconds, on = sum(own.record["times"].values()), machine(own)
+        return Planned(name, "done", seconds / HOUR, round(_bytes(own, config)), on)
+    state = own.record["status"] if own is not None else "missing"
+    found = estimator(option_of(config))
+    if found is None:
+        return Planned(name, state, None, None, None)
+    size = round(statistics.median(_bytes(run, config) for run in found.runs))
+    hours = found.seconds / HOUR
+    return Planned(name, state, hours, None if found.rough else size, found.machine)
 
 
 def _bytes(run: Run, config: Config) -> float:

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from dylora.results.composing import compose_settings
+from dylora.results.cost import Estimator, duration, option_of
 from dylora.results.curves import SCORED
 from dylora.results.layout import Arm, Experiment, SettingsLayout, arms_of
 from dylora.results.runs import Run
+from dylora.suite.config import Protocol
 from dylora.suite.sweep import jobs
 
 Options = dict[str, str]  # option -> value, of one planned run
@@ -21,6 +24,7 @@ class PlannedRuns:
     """The planned runs of an experiment with one model, and what became of each."""
 
     model: str
+    protocol: Protocol
     planned: list[tuple[Options, str]]  # options, status; a status may be `missing`
 
     @property
@@ -58,11 +62,40 @@ def planned_runs(experiment: Experiment, runs: Iterable[Run]) -> list[PlannedRun
             by_key = fitting.setdefault(run.model, {})
             by_key.setdefault((run.task, run.method, str(run.seed)), []).append(run)
     found = [
-        PlannedRuns(model, [(options, _status(options, by_key, arms)) for options in planned])
+        PlannedRuns(
+            model,
+            layout.protocol,
+            [(options, _status(options, by_key, arms)) for options in planned],
+        )
         for model, by_key in fitting.items()
         if planned
     ]
     return [p for p in found if p.model == layout.model or set(p.counts) != {"missing"}]
+
+
+def time_left(progress: PlannedRuns, estimator: Estimator) -> str:
+    """In words, behind the counts: how long the runs that are not done would take in turn."""
+    left = [options for options, status in progress.planned if status != "done"]
+    settings = Counter(tuple(o for o in options.items() if o[0] != "seed") for options in left)
+    known, rough, unknown = 0.0, set(), set()
+    for chosen, seeds in settings.items():
+        found = estimator(option_of(_settings(progress, dict(chosen))))
+        task = dict(chosen)["task"]
+        known += seeds * found.seconds if found else 0
+        if found is None:
+            unknown.add(task)
+        elif found.rough:
+            rough.add(task)
+    if not known:
+        return "; time left unknown, as no run like them is done" if left else ""
+    text = f"; about {duration(known)} left in turn"
+    text += f", roughly for {', '.join(sorted(rough))}" if rough else ""
+    return f"{text}, and unknown for {', '.join(sorted(unknown))}" if unknown else text
+
+
+def _settings(progress: PlannedRuns, options: Options) -> DictConfig:
+    more = {k: v for k, v in options.items() if k not in ("task", "model", "protocol")}
+    return compose_settings(options["task"], progress.model, progress.protocol, more)
 
 
 def _status(options: Options, by_key: dict[tuple[str, ...], list[Run]], arms: Sequence[Arm]) -> str:

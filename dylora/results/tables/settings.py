@@ -6,11 +6,12 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from dylora.errors import UserError
+from dylora.results.composing import compose_settings
 from dylora.results.layout import CONF, SettingsLayout
 from dylora.results.names import model_name
 from dylora.results.published import Published
 from dylora.results.tables.cells import DASH, Cell, Row, Table, published_row
-from dylora.suite.config import Config, Kind, Protocol
+from dylora.suite.config import Kind
 
 
 def settings_tables(
@@ -40,38 +41,6 @@ def settings_tables(
                 )
             )
     return tables
-
-
-def compose_settings(task: str, model: str, protocol: Protocol) -> DictConfig:
-    """Task, training and DyLoRA's options of a pair, with its recipe.
-
-    What Hydra composes (a test holds the two equal), without what takes it a tenth of a second:
-    tables have dozens of pairs.
-    """
-    groups = {"task": _read("task", task), "train": _read("train", "default")}
-    recipe = [_read("recipe", name) for name in _recipe(f"{protocol}/{model}_{task}")]
-    plain = OmegaConf.structured(Config)
-    last = _read("method", "dylora"), _read("protocol", protocol)
-    merged = OmegaConf.merge(plain, groups, *recipe, *last)
-    assert isinstance(merged, DictConfig)
-    return merged
-
-
-def _recipe(name: str) -> list[str]:
-    """A recipe and, before it, those that it starts from; none if there is no such recipe."""
-    path = CONF / "recipe" / f"{name}.yaml"
-    if not path.exists():
-        return []
-    content = OmegaConf.load(path)
-    parents = content.get("defaults", []) if isinstance(content, DictConfig) else []
-    return [*(each for parent in parents for each in _recipe(parent)), name]
-
-
-def _read(group: str, choice: str) -> DictConfig:
-    content = OmegaConf.load(CONF / group / f"{choice}.yaml")
-    assert isinstance(content, DictConfig)
-    content.pop("defaults", None)
-    return content
 
 
 def _rows(
