@@ -8,6 +8,7 @@ folder), or only every EVERY-th, and at RANDOM moments. The program ends with 1 
 that comes out otherwise.
 """
 
+import argparse
 import csv
 import json
 import multiprocessing
@@ -184,9 +185,12 @@ def kill(folder: Path, every: int, at_random: int) -> int:
 
 
 def main() -> None:
-    every, at_random = map(int, sys.argv[1:] or (1, 10))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("every", type=int, nargs="?", default=1)
+    parser.add_argument("random", type=int, nargs="?", default=10)
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        kills = kill(Path(folder), every, at_random)
+        kills = kill(Path(folder), given.every, given.random)
     print(f"\n{kills} kills, each followed by a run that ended as one that nobody had killed")
 
 

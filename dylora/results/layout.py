@@ -55,6 +55,11 @@ class ScoreLayout:
     published: list[str] = field(default_factory=list)  # files in results/reference
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def bar_arm(self) -> Arm | None:
+        """The arm that `bar` names."""
+        return next((arm for arm in self.arms if arm.name == self.bar), None)
+
 
 @dataclass
 class TimeLayout:

@@ -81,7 +81,7 @@ def standing(layout: object, runs: Sequence[Run]) -> Answer | None:
     if not isinstance(layout, ScoreLayout):
         return None
     part = next((p for p in parts_of(runs, layout) if p.runs and _is_own(p, layout)), None)
-    bar = next((arm for arm in layout.arms if arm.name == layout.bar), None)
+    bar = layout.bar_arm
     if part is None or bar is None:
         return None
     values = Findings.of(layout, part).values

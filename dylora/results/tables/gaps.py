@@ -21,10 +21,10 @@ def gap_tables(findings: Findings) -> list[Table]:
     table if all are, or without a bar.
     """
     layout = findings.layout
-    bar, arms = bar_and_others(layout)
+    bar = layout.bar_arm
     if bar is None:
         return []
-    rows = [row for arm in arms for row in _arm_rows(findings, arm, bar)]
+    rows = [row for arm in others(layout, bar) for row in _arm_rows(findings, arm, bar)]
     if not rows:
         return []
     return [
@@ -44,11 +44,9 @@ def gap_tables(findings: Findings) -> list[Table]:
     ]
 
 
-def bar_and_others(layout: ScoreLayout) -> tuple[Arm | None, list[Arm]]:
-    """The arm that the others are measured against, if any, and those that have all its ranks."""
-    bar = next((arm for arm in layout.arms if arm.name == layout.bar), None)
-    ranks = set() if bar is None else set(bar.ranks)
-    return bar, [arm for arm in layout.arms if arm is not bar and ranks <= set(arm.ranks)]
+def others(layout: ScoreLayout, bar: Arm) -> list[Arm]:
+    """The arms beside the bar that have all its ranks."""
+    return [arm for arm in layout.arms if arm is not bar and {*bar.ranks} <= {*arm.ranks}]
 
 
 def _arm_rows(findings: Findings, arm: Arm, bar: Arm) -> list[Row]:

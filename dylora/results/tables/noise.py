@@ -6,7 +6,7 @@ from statistics import fmean, variance
 from dylora.results.stats import seeds_needed
 from dylora.results.tables.cells import Cell, Row, Table, number
 from dylora.results.tables.findings import Findings
-from dylora.results.tables.gaps import bar_and_others, gaps_in
+from dylora.results.tables.gaps import gaps_in, others
 
 MATTERS = 0.5  # points, a difference that should not be missed
 
@@ -14,7 +14,7 @@ MATTERS = 0.5  # points, a difference that should not be missed
 def noise_tables(findings: Findings) -> list[Table]:
     """By task; none without a bar, or before it and another arm have two seeds at all its ranks."""
     layout = findings.layout
-    bar, arms = bar_and_others(layout)
+    bar = layout.bar_arm
     if bar is None:
         return []
     rows = []
@@ -22,7 +22,7 @@ def noise_tables(findings: Findings) -> list[Table]:
         values = findings.values[bar.name, column.key]
         seeds = set.intersection(*(set(values.get(rank, {})) for rank in bar.ranks))
         scores = [fmean(values[rank][seed][1] for rank in bar.ranks) for seed in sorted(seeds)]
-        gaps = [gaps_in(findings, arm, bar, column) for arm in arms]
+        gaps = [gaps_in(findings, arm, bar, column) for arm in others(layout, bar)]
         alone = _within([scores])
         paired = _within([[fmean(at.values()) for at in each.values()] for each in gaps])
         if alone is not None and paired:
