@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,6 @@ import pytest
 from small_run import make_home, options
 
 from dylora.suite.sweep import jobs
-from hydra_plugins.grids import place_in_sweep
 
 ROOT = Path(__file__).parents[1]
 GRIDS = [
@@ -85,6 +85,9 @@ def test_a_second_sweep_skips_what_is_done(home: Path, tmp_path: Path) -> None:
     assert (first.returncode, second.returncode) == (0, 0), second.stderr
     assert "2 of 2 runs done, 0 failed" in first.stdout
     assert second.stdout.count("done already") == 2
+    assert "run 1 of 2 (words, lora, seed 1), time left unknown" in first.stdout
+    assert re.search(r"run 2 of 2 \(words, dylora, seed 1\), about \d+ s left", first.stdout)
+    assert "run 3 of 3 (words, head_only, seed 1), about" in second.stdout
     assert len(list(tmp_path.glob("records/*/record.json"))) == 3
 
 
@@ -94,13 +97,7 @@ def test_runs_in_parallel_share_the_threads(home: Path, tmp_path: Path) -> None:
     done = sweep(home, tmp_path, "seed=1,2", *launcher)
     assert done.returncode == 0, done.stderr
     assert "2 of 2 runs done" in done.stdout
+    assert "runs 1 to 2 of 2, time left unknown" in done.stdout
     records = [json.loads(path.read_text()) for path in tmp_path.glob("records/*/record.json")]
     share = max(1, (os.cpu_count() or 1) // 2)
     assert [record["device"]["threads"] <= share for record in records] == [True, True]
-
-
-def test_a_sweep_says_where_it_is_and_what_the_runs_so_far_make_of_the_rest() -> None:
-    assert place_in_sweep(0, 40, []) == "run 1 of 40"
-    assert place_in_sweep(2, 40, [0.3, 0.4]) == "run 3 of 40"  # both were done already
-    assert place_in_sweep(2, 40, [0.3, 180.0]) == "run 3 of 40, about 1.9 h left"
-    assert place_in_sweep(39, 40, [100.0, 140.0]) == "run 40 of 40, about 2 min left"
