@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import decoding, growth, loops
+from benchmarks import decoding, growth, loops, workers
 from benchmarks.measure import in_turns, machine, matrix_ceiling
 from benchmarks.peers import backbone, batch_of, ours, steps, train_step
 from dylora.suite.cli import options, plain_errors
@@ -102,12 +102,18 @@ def measure_decoding(chosen: Options) -> Part:
     return {"rows": measured.rows("batches, ranks merged")}
 
 
+def measure_workers(chosen: Options) -> Part:
+    """On the CPU: how many runs a minute a sweep does."""
+    return {"workers": workers.throughput(chosen.size, chosen.repeats)}
+
+
 PARTS: dict[str, Callable[[Options], Part]] = {
     "steps": measure_steps,
     "released": measure_released,
     "epochs": measure_epochs,
     "growth": measure_growth,
     "decoding": measure_decoding,
+    "workers": measure_workers,
 }
 
 
@@ -131,6 +137,17 @@ def text(part: Part) -> str:
         lines += ["| rank | batch | MB kept for the backward pass |", "| --- | --- | --- |"]
         lines += [f"| {r['rank']} | {r['batch']} | {r['megabytes']} |" for r in part["memory"]]
         lines.append("")
+    if "workers" in part:
+        lines += [
+            "| | runs per minute | ratio (quartiles) | predicted | CPU seconds of a run |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        for row in part["workers"]:
+            ratio, low, high = row["ratio"]
+            cells = f"{row['runs_per_minute']:.1f} | {ratio:.2f} ({low:.2f} to {high:.2f})"
+            last = f"{row['predicted']:.2f} | {row['cpu_seconds_of_a_run']:.2f}"
+            lines.append(f"| {row['name']} | {cells} | {last} |")
+        lines.append("")
     lines += [f"Left out: {name} ({why})." for name, why in part.get("skipped", {}).items()]
     return "\n".join(lines).rstrip()
 
@@ -151,25 +168,20 @@ def write_page(found: dict[str, Part]) -> None:
             filled = f"{marks[0]}\n\n{text(part)}\n\n({where})\n\n{marks[1]}"
             page = f"{before}{filled}{after}"
     PAGE.write_text(page, encoding="utf-8")
-    if "growth" in found:
-        draw(found["growth"])
+    if {"growth", "workers"} <= found.keys():
+        draw(found["growth"], found["workers"])
 
 
-def draw(part: Part) -> None:
-    """Measured and predicted cost against the rank and the number of ranks scored."""
+def draw(part: Part, sweeps: Part) -> None:
+    """Measured and predicted: cost against rank and ranks scored, a sweep against its workers."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
+    figure, axes = plt.subplots(1, 4, figsize=(14, 3.2), layout="constrained")
     for axis, name, label in ((axes[0], "step", "rank"), (axes[1], "scoring", "ranks scored")):
         x = [int(re.search(r"\d+", row["name"])[0]) for row in part[name]]  # type: ignore[index]
-        middle, low, high = zip(*(row["ratio"] for row in part[name]), strict=True)
-        axis.plot(x, [row["predicted"] for row in part[name]], "--", color="gray", label="model")
-        axis.plot(x, middle, "o-", label="measured")
-        axis.fill_between(x, low, high, alpha=0.2)
         axis.set(xlabel=label, ylabel="time, relative", xscale="log")
-        axis.set_xticks(x, map(str, x))
-        axis.minorticks_off()
         axis.set_title("a step against the rank" if name == "step" else "scoring against ranks")
+        _curve(axis, x, part[name], "model")
     for rank in sorted({row["rank"] for row in part["memory"]}):
         rows = [row for row in part["memory"] if row["rank"] == rank]
         axes[2].plot(
@@ -179,9 +191,23 @@ def draw(part: Part) -> None:
             label=f"rank {rank}",
         )
     axes[2].set(xlabel="batch", ylabel="MB", title="kept for the backward pass", ylim=(0, None))
+    rows = [row for row in sweeps["workers"] if row["threads"] == 1]
+    axes[3].set(xlabel="workers of one thread", ylabel="runs per minute, relative")
+    axes[3].set_title("a sweep against its workers")
+    _curve(axes[3], [row["workers"] for row in rows], rows, "model, idle machine")
     for axis in axes:
         axis.legend(frameon=False)
     figure.savefig(FIGURE, metadata={"Date": None})
+
+
+def _curve(axis: Any, x: list[int], rows: list[dict[str, Any]], model: str) -> None:
+    """Measured ratios with their quartiles, beside what a model predicts."""
+    middle, low, high = zip(*(row["ratio"] for row in rows), strict=True)
+    axis.plot(x, [row["predicted"] for row in rows], "--", color="gray", label=model)
+    axis.plot(x, middle, "o-", label="measured")
+    axis.fill_between(x, low, high, alpha=0.2)
+    axis.set_xticks(x, map(str, x))
+    axis.minorticks_off()
 
 
 if __name__ == "__main__":

@@ -62,19 +62,23 @@ def padding(rows: Examples) -> float:
 
 def epochs(size: str, rows: Examples, device: str) -> dict[str, Callable[[], None]]:
     """An epoch of each, of a fresh copy of its model."""
-    attention = "sdpa" if device == "cuda" else "eager"
     models = {
         "PEFT + Trainer": peft(backbone(size, "sdpa")),
         "PEFT + Trainer, eager attention": peft(backbone(size, "eager")),
     }
-    own = ours(backbone(size, attention))
     ordered = [rows[i] for batch in batches_of(rows) for i in batch]
-    found = {"dylora run": lambda: _our_epoch(copy.deepcopy(own), rows, device)}
+    found = {"dylora run": our_run(size, rows, device)}
     for name, model in models.items():
         found[name] = lambda model=model: _trainer_epoch(  # type: ignore[misc]
             copy.deepcopy(model), ordered, device
         )
     return found
+
+
+def our_run(size: str, rows: Examples, device: str) -> Callable[[], None]:
+    """An epoch of this project's loop, of a fresh copy of its model."""
+    own = ours(backbone(size, "sdpa" if device == "cuda" else "eager"))
+    return lambda: _our_epoch(copy.deepcopy(own), rows, device)
 
 
 def _our_epoch(model: nn.Module, rows: Examples, device: str) -> None:

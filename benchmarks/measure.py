@@ -33,13 +33,13 @@ class Measured:
                 "name": name,
                 "cpu_seconds": round(statistics.median(cpu), 4),
                 "wall_seconds": round(statistics.median(self.wall[name]), 4),
-                "ratio": _spread([a / b for a, b in zip(cpu, self.cpu[base], strict=True)]),
+                "ratio": spread([a / b for a, b in zip(cpu, self.cpu[base], strict=True)]),
             }
             for name, cpu in self.cpu.items()
         ]
 
 
-def _spread(values: list[float]) -> list[float]:
+def spread(values: list[float]) -> list[float]:
     """Median, lower and upper quartile."""
     low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
     return [round(value, 3) for value in (statistics.median(values), low, high)]

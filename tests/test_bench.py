@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks import __main__ as bench
-from benchmarks import growth, peers
+from benchmarks import growth, peers, workers
 from benchmarks.measure import Measured
 
 TINY = {"hidden_size": 48, "num_hidden_layers": 2, "intermediate_size": 64}
@@ -36,6 +36,15 @@ def test_a_ratio_is_of_times_that_were_taken_at_the_same_moment() -> None:
     _, other = Measured(times, times).rows("base")
     assert other["cpu_seconds"] == 4.0
     assert other["ratio"] == [2.0, 2.0, 2.0]
+
+
+def test_the_throughput_of_a_sweep_counts_every_run_that_was_at_once() -> None:
+    seconds = {"1 worker of 1 thread": [2.0, 4.0], "2 workers of 1 thread": [4.0, 8.0]}
+    found = workers.rows({name: [(wall, 1.5) for wall in walls] for name, walls in seconds.items()})
+    assert [row["runs_per_minute"] for row in found] == [22.5, 22.5]
+    assert found[1]["ratio"] == [1.0, 1.0, 1.0]  # twice the runs in twice the time
+    table = bench.text({"workers": found})
+    assert "| 2 workers of 1 thread | 22.5 | 1.00 (1.00 to 1.00) |" in table
 
 
 def test_kept_memory_grows_with_the_batch_and_a_little_with_the_rank() -> None:
