@@ -165,7 +165,7 @@ class RankState:
             raise UserError("ranks of single examples are a list or a LongTensor (batch,)")
         for extreme in (rank.min(), rank.max()):
             checked_rank(extreme.item(), self.max_rank)
-        return rank.to(device)
+        return rank.to(device, non_blocking=True)
 
     def of(self, layer: str) -> int | Tensor:
         """The rank in force of a layer, or those of the examples; not for the bare backbone."""

@@ -82,9 +82,11 @@ def padding_token(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def collate(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> Batch:
-    """Right-padded input_ids, attention_mask and labels, each (batch, length of the longest).
+    """Right-padded input_ids and attention_mask (batch, length of the longest), and labels.
 
-    Labels are the tokens themselves on the target and `IGNORED` on prompt and padding.
+    Labels (batch, last positions) begin where the first target of the batch does: the tokens
+    themselves on the target, `IGNORED` on prompt and padding. That they tell where needs no look at
+    their values, for which a GPU would be waited for.
     """
     shape = (len(examples), max(e["length"] for e in examples))
     input_ids = torch.full(shape, padding_token(tokenizer))
@@ -96,7 +98,8 @@ def collate(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> 
         input_ids[row, :end] = tokens
         mask[row, :end] = 1
         labels[row, start:end] = tokens[start:]
-    return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
+    first = min(e["prompt_length"] for e in examples)  # never 0: prompts have a separator
+    return {"input_ids": input_ids, "attention_mask": mask, "labels": labels[:, first:]}
 
 
 def loss(model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
@@ -128,12 +131,10 @@ def _target_logits(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     no logits; the vocabulary is the largest matrix of a small model, so that saves much.
     """
     labels = batch["labels"]
-    length = labels.shape[1]
-    first = int((labels != IGNORED).any(dim=0).int().argmax())  # never 0: prompts have a separator
     logits = model(
         input_ids=batch["input_ids"],
         attention_mask=batch["attention_mask"],
         use_cache=False,
-        logits_to_keep=length - first + 1,
+        logits_to_keep=labels.shape[1] + 1,
     ).logits
-    return logits[:, :-1].flatten(0, 1).float(), labels[:, first:].flatten()
+    return logits[:, :-1].flatten(0, 1).float(), labels.flatten()

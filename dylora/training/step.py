@@ -73,7 +73,7 @@ class OptimizerStep:
             weight = self.accelerator.num_processes * self._count(own) / everything / len(drawn)
             # A process without a share takes part with weight 0: the others wait for it.
             batch = self.objective.collate([self.objective.examples[i] for i in own or indices[:1]])
-            batch = {k: v.to(self.accelerator.device) for k, v in batch.items()}
+            batch = {k: v.to(total.device, non_blocking=True) for k, v in batch.items()}
             batches.append(batch)
             for turn, rank in enumerate(drawn, start=1):
                 ranks.append(self._use(rank))
