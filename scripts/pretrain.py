@@ -20,8 +20,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from dylora.errors import UserError
-from dylora.pretraining.language_model import PretrainConfig
-from dylora.pretraining.pretrain import pretrain
+from dylora.pretraining.options import PretrainConfig
 from dylora.suite.cli import options, plain_errors
 
 
@@ -49,6 +48,10 @@ def main() -> None:
     for name in ("text", "output"):
         if not getattr(given, name):
             raise UserError(f"{name}= is missing; --help shows an example")
+    from dylora.pretraining.pretrain import (
+        pretrain,  # imports torch, for which --help need not wait
+    )
+
     keep_freed_memory()
     output = Path(given.output)
     cache = Path(given.cache) if given.cache else output.parent / ".tokens"

@@ -44,7 +44,7 @@ def test_the_package_installs_the_command() -> None:
     assert project["scripts"] == {"dylora": "dylora.suite.commands:main"}
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"run", "pretrain"}))
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"run"}))
 def test_the_help_of_a_command_is_that_of_its_script(name: str) -> None:
     done = dylora(name, "--help")
     assert done.returncode == 0

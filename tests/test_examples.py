@@ -21,8 +21,9 @@ from transformers import (
 import dylora
 from dylora.adapted import low_rank_parts
 from dylora.adapter import adapter_state
+from dylora.pretraining.options import PretrainObjective
 from dylora.pretraining.pretrain import one_thread
-from dylora.pretraining.text import PretrainObjective, train_tokenizer
+from dylora.pretraining.text import train_tokenizer
 from dylora.tasks.toy import corpus
 
 EXAMPLES = ROOT / "examples"

@@ -19,10 +19,10 @@ from transformers.utils import logging
 
 from dylora.errors import UserError
 from dylora.pretraining import language_model, pretrain
-from dylora.pretraining.language_model import Batches, PretrainConfig, check, new_model
+from dylora.pretraining.language_model import Batches, check, new_model
 from dylora.pretraining.loop import TrainingState, learning_rate
+from dylora.pretraining.options import PretrainConfig, PretrainObjective
 from dylora.pretraining.text import (
-    PretrainObjective,
     encode,
     find_files,
     read_pieces,

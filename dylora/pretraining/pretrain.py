@@ -20,11 +20,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from dylora.errors import UserError
 from dylora.files import make_folder, write_text
-from dylora.pretraining.language_model import Batches, PretrainConfig, check, new_model
+from dylora.pretraining.language_model import Batches, check, new_model
 from dylora.pretraining.loop import PretrainProgress, train_language_model
+from dylora.pretraining.options import PretrainConfig, PretrainObjective
 from dylora.pretraining.text import (
     SEPARATOR,
-    PretrainObjective,
     Tokens,
     digest,
     encode,

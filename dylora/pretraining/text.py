@@ -3,7 +3,6 @@
 import hashlib
 import lzma
 from collections.abc import Iterable, Iterator
-from enum import StrEnum
 from glob import glob
 from itertools import islice
 from pathlib import Path
@@ -13,17 +12,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from dylora.errors import UserError
+from dylora.pretraining.options import PretrainObjective
 
 SEPARATOR = "<|endoftext|>"  # a line of its own between two documents of a file
 PIECE = 1 << 16  # characters that are tokenized at a time
 Tokens = np.ndarray  # (length,) uint16, documents joined by the end token
-
-
-class PretrainObjective(StrEnum):
-    """What the model learns to predict: masked tokens (RoBERTa) or the next token (GPT-2)."""
-
-    masked = "masked"
-    causal = "causal"
 
 
 def find_files(patterns: str) -> list[Path]:
