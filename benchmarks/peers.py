@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Callable, Iterable
 from importlib import import_module
+from itertools import count
 from typing import Any
 
 import torch
@@ -121,12 +122,17 @@ def steps(size: str, batch: Batch) -> tuple[dict[str, Step], dict[str, str]]:
     def rank() -> int:
         return draw.randint(1, RANK)
 
+    sandwich = dylora.RankSampler(RANK, distribution="sandwich")
+    mixed = (sandwich.per_sample(step, len(batch["labels"])) for step in count())
     attention = "sdpa" if batch["input_ids"].is_cuda else "eager"
     found = {
         "frozen floor": train_step(frozen(backbone(size, attention)), batch),
         "dylora": train_step(ours(backbone(size, attention)), batch, rank),
         "dylora, frozen=True": train_step(
             ours(backbone(size, attention), frozen=True), batch, rank
+        ),
+        "dylora_sandwich": train_step(
+            ours(backbone(size, attention), "dylora_sandwich"), batch, lambda: next(mixed)
         ),
         "lora": train_step(ours(backbone(size, attention), "lora"), batch),
         "matryoshka (ours)": train_step(ours(backbone(size, attention), "matryoshka"), batch),
