@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dylora.results.headline import write_headline
 from dylora.results.loading import Folders, load_material
-from dylora.results.standing import any_rank_standing
+from dylora.results.standing import any_rank_standing, texts_standing
 from dylora.results.summary import write_summary
 from dylora.suite.cli import left_out, options, plain_errors
 
@@ -32,7 +32,9 @@ def main() -> int:
     problems = write_summary(path, material)
     print(path)
     if chosen.readme is not None:
-        for written in write_headline(Path(chosen.readme), any_rank_standing(material)):
+        for written in write_headline(
+            Path(chosen.readme), any_rank_standing(material), texts_standing(material)
+        ):
             print(written)
     return left_out(problems)
 

@@ -7,10 +7,17 @@ import pytest
 from table_records import experiment, write_run
 
 from dylora.errors import UserError
-from dylora.results.headline import BEGIN, END, headline_figure, write_headline
+from dylora.results.headline import (
+    BEGIN,
+    CUT,
+    END,
+    headline_figure,
+    text_sentence,
+    write_headline,
+)
 from dylora.results.loading import Folders, Material, load_material
 from dylora.results.runs import load_records
-from dylora.results.standing import any_rank_standing, standing
+from dylora.results.standing import any_rank_standing, standing, texts_standing
 from dylora.results.summary import write_summary
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +46,7 @@ def test_the_readmes_results_are_what_the_committed_records_give(
     committed = (ROOT / "README.md").read_text(encoding="utf-8")
     readme = tmp_path / "README.md"
     readme.write_text(re.sub(f"{BEGIN}.*{END}", f"{BEGIN} old {END}", committed, flags=re.S))
-    figure, _ = write_headline(readme, any_rank_standing(material))
+    figure, _ = write_headline(readme, any_rank_standing(material), texts_standing(material))
     assert readme.read_text(encoding="utf-8") == committed
     assert (ROOT / figure.relative_to(tmp_path)).is_file()
 
@@ -52,21 +59,34 @@ def test_a_further_method_is_in_the_readmes_figure_once_it_has_its_runs(tmp_path
     def drawn() -> set[str]:
         found = standing(layout, load_records(tmp_path / "records")[0])
         assert found is not None
-        return {str(line.get_label()) for line in headline_figure(found).axes[0].lines}
+        return {str(line.get_label()) for line in headline_figure([found]).axes[0].lines}
 
     assert drawn() == {"Each", "Any"}
     write_run(tmp_path, method="dylora_sqrt", seed=1, max_rank=2, scores={1: 0.6, 2: 0.9})
     assert drawn() == {"Each", "Any", "Further"}
 
 
+def test_the_readme_says_what_texts_are_worth_at_the_lowest_rank(tmp_path: Path) -> None:
+    made_up_runs(tmp_path, 1, {1: 0.7, 2: 0.8})
+    cut = {"name": CUT, "match": {"method.name": "lora", "method.max_rank": 2}, "ranks": [1, 2]}
+    layout = experiment(tmp_path / "e", arms=[*ARMS, cut], bar="Each").layout
+    found = standing(layout, load_records(tmp_path / "records")[0])
+    assert found is not None
+    curves = {arm.name: arm.low for arm in [found.bar, *found.arms]}
+    said = text_sentence(found)
+    assert f"a LoRA trained at that rank scores {curves['Each']:.1f}, " in said
+    assert f"*Any* {curves['Any']:.1f}, *{CUT}* {curves[CUT]:.1f} (" in said
+    assert "Sorted" not in said, "by its own name only, as in the figure"
+
+
 def test_a_file_without_the_marks_is_left_alone(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("mine")
     with pytest.raises(UserError, match="no block between"):
-        write_headline(readme, None)
+        write_headline(readme, None, None)
     assert readme.read_text() == "mine"
     with pytest.raises(UserError, match="no such file"):
-        write_headline(tmp_path / "missing.md", None)
+        write_headline(tmp_path / "missing.md", None, None)
 
 
 def test_the_committed_page_is_what_the_committed_records_give(

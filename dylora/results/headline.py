@@ -1,12 +1,13 @@
 """The README's first screen: three sentences and a figure, both from the records. No torch here."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dylora.errors import UserError
 from dylora.files import write_text
 from dylora.methods import METHODS
-from dylora.results.drawing import RC, axes_of, label_ends, rank_axis, save, style
+from dylora.results.drawing import RC, axes_of, legend, rank_axis, save, style
 from dylora.results.standing import Answer, Standing
 
 if TYPE_CHECKING:
@@ -18,8 +19,10 @@ DYLORA, CUT, SORTED = "DyLoRA", "LoRA, cut as it is", "LoRA, sorted by SVD"
 NO_ANSWER = "No task has both methods at every rank yet."
 
 
-def write_headline(readme: Path, found: Answer | None) -> list[Path]:
+def write_headline(readme: Path, found: Answer | None, texts: Answer | None) -> list[Path]:
     """Fill the block between the marks and draw its figure; the written files.
+
+    `found` is of the experiment any_rank, `texts` of any_rank_texts.
 
     Raises UserError without the file or its marks, or without matplotlib.
     """
@@ -31,8 +34,11 @@ def write_headline(readme: Path, found: Answer | None) -> list[Path]:
         raise UserError(f"{readme}: has no block between {BEGIN} and {END}")
     block, written = NO_ANSWER, []
     if found is not None and {DYLORA, CUT, SORTED} <= {arm.name for arm in found.arms}:
-        written = save(headline_figure(found), readme.parent / FIGURE, ("png",))
+        answers = [found] if texts is None else [found, texts]
+        written = save(headline_figure(answers), readme.parent / FIGURE, ("png",))
         block = f"![Score against rank]({FIGURE.as_posix()}.png)\n\n{sentences(found)}"
+        if texts is not None:
+            block += f"\n{text_sentence(texts)}"
     return [*written, write_text(readme, f"{before}{BEGIN}\n{block}\n{END}{after}")]
 
 
@@ -53,22 +59,43 @@ def sentences(found: Answer) -> str:
     )
 
 
-def headline_figure(found: Answer) -> "Figure":
-    """Score against rank: LoRA trained at each, cut, sorted, and each other method as it is."""
+def text_sentence(found: Answer) -> str:
+    """The arms at the lowest rank, where generated texts tell methods apart, best first."""
+    low = min(found.bar.curve)
+    shown = sorted(_shown(found), key=lambda arm: -arm.low)
+    scores = ", ".join(f"*{arm.name}* {arm.low:.1f}" for arm in shown)
+    return (
+        f"Texts tell methods apart: at rank {low} ({found.tasks[0]}) a LoRA trained at that rank "
+        f"scores {found.bar.low:.1f}, {scores} ({found.model}, {found.seeds})."
+    )
+
+
+def headline_figure(answers: Sequence[Answer]) -> "Figure":
+    """Score against rank, a panel for each answer, with a color for each method."""
     try:
         import matplotlib as mpl
     except ImportError as error:
         raise UserError("figures need matplotlib: pip install 'dylora[report]'") from error
-    shown = [arm for arm in found.arms if arm.name in (CUT, SORTED) or _is_rival(arm)]
+    names = sorted({arm.name for found in answers for arm in _shown(found)})
     with mpl.rc_context(RC):
-        figure, (ax,) = axes_of(f"One adapter for every rank: {found.model}", 1)
-        for number, arm in enumerate([found.bar, *sorted(shown, key=lambda arm: arm.name)]):
-            ax.plot(list(arm.curve), list(arm.curve.values()), label=arm.name, **style(number))
-        rank_axis(ax, max(found.bar.curve), "rank")
-        ax.set_ylabel(f"mean score over {len(found.tasks)} tasks")
-        label_ends(ax)
-        figure.supxlabel(f"{_listed(found.tasks)}; {found.seeds}", fontsize="small")
+        figure, axes = axes_of("One adapter for every rank", len(answers))
+        for ax, found in zip(axes, answers, strict=True):
+            for arm in [found.bar, *sorted(_shown(found), key=lambda arm: arm.name)]:
+                number = 0 if arm is found.bar else 1 + names.index(arm.name)
+                ax.plot(list(arm.curve), list(arm.curve.values()), label=arm.name, **style(number))
+            rank_axis(ax, max(found.bar.curve), "rank")
+            several = len(found.tasks) > 1
+            ax.set_ylabel(f"mean score over {len(found.tasks)} tasks" if several else "score")
+            ax.set_title(
+                f"{', '.join(found.tasks)}\n{found.model}, {found.seeds}", fontsize="small"
+            )
+        legend(figure, axes, "")
     return figure
+
+
+def _shown(found: Answer) -> list[Standing]:
+    """LoRA cut and sorted, and each other method as it is."""
+    return [arm for arm in found.arms if arm.name in (CUT, SORTED) or _is_rival(arm)]
 
 
 def _is_rival(arm: Standing) -> bool:

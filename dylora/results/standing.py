@@ -1,7 +1,7 @@
 """How the ways to have one adapter for every rank stand beside a LoRA trained at each rank."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from dylora.results.curves import MIN_SEEDS, seeds
@@ -71,6 +71,15 @@ def any_rank_standing(material: Material) -> Answer | None:
     """As `standing`, by the experiment any_rank; None without it."""
     layouts = [e.layout for e in material.experiments if e.name == "any_rank"]
     return standing(layouts[0], material.runs) if layouts else None
+
+
+def texts_standing(material: Material) -> Answer | None:
+    """The same for generated texts, by the first metric of the experiment any_rank_texts."""
+    for layout in (e.layout for e in material.experiments if e.name == "any_rank_texts"):
+        if isinstance(layout, ScoreLayout):
+            first = dict(list(layout.columns.items())[:1])
+            return standing(replace(layout, columns=first), material.runs)
+    return None
 
 
 def standing(layout: object, runs: Sequence[Run]) -> Answer | None:

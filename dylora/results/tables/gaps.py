@@ -15,7 +15,7 @@ Gaps = dict[int, dict[int, float]]  # seed -> rank -> our score minus the bar's
 
 
 def gap_tables(findings: Findings) -> list[Table]:
-    """Of each arm and task, and of their mean: the differences from `layout.bar` at its ranks.
+    """Of each arm and task, and of their mean where the layout has one: differences from its bar.
 
     A difference is of two runs with the same seed and task. Arms without a pair are left out; no
     table if all are, or without a bar.
@@ -60,7 +60,7 @@ def _arm_rows(findings: Findings, arm: Arm, bar: Arm) -> list[Row]:
             by_column[column] = gaps, tuple(used)
     rows = [_row(arm, column.heading, *found) for column, found in by_column.items()]
     together = _together([gaps for gaps, _ in by_column.values()])
-    if len(rows) > 1 and together:
+    if findings.layout.average and len(rows) > 1 and together:
         runs = tuple(run for _, used in by_column.values() for run in used)
         rows.insert(0, _row(arm, f"mean of {len(rows)} tasks", together, runs))
     return rows
