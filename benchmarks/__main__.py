@@ -176,12 +176,14 @@ def draw(part: Part, sweeps: Part) -> None:
     """Measured and predicted: cost against rank and ranks scored, a sweep against its workers."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 4, figsize=(14, 3.2), layout="constrained")
+    figure, grid = plt.subplots(2, 2, figsize=(8, 6), layout="constrained")
+    axes = grid.flatten()
     for axis, name, label in ((axes[0], "step", "rank"), (axes[1], "scoring", "ranks scored")):
         x = [int(re.search(r"\d+", row["name"])[0]) for row in part[name]]  # type: ignore[index]
         axis.set(xlabel=label, ylabel="time, relative", xscale="log")
         axis.set_title("a step against the rank" if name == "step" else "scoring against ranks")
         _curve(axis, x, part[name], "model")
+        axis.set_ylim(0, None)
     for rank in sorted({row["rank"] for row in part["memory"]}):
         rows = [row for row in part["memory"] if row["rank"] == rank]
         axes[2].plot(
