@@ -83,6 +83,12 @@ def test_an_interrupted_run_allots_what_an_uninterrupted_one_does(
         assert one and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_target_that_names_no_layer_is_refused_as_adapt_refuses_it() -> None:
+    method = MethodConfig(name="adalora", max_rank=3, alpha=6)
+    with pytest.raises(UserError, match="nothing"):
+        with_adalora(roberta(), ModelConfig(target_modules=["nothing"]), method, steps=20)
+
+
 def test_a_part_of_a_fused_layer_and_a_missing_peft_are_refused_before_a_run(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from dylora.heads import whole_head
 from dylora.suite.config import MethodConfig, ModelConfig
+from dylora.targets import chosen_targets, target_layers
 from dylora.training.step import Batch, Objective
 
 SPARE = 1.5  # times max_rank, to begin with (its section 4)
@@ -23,16 +25,21 @@ BEFORE, AFTER, EVERY = 0.15, 0.5, 10
 def with_adalora(
     backbone: PreTrainedModel, model: ModelConfig, method: MethodConfig, steps: int
 ) -> PreTrainedModel:
-    """PEFT's model around the backbone: the adapters and the head learn, in `steps` steps."""
+    """PEFT's model around the backbone: the adapters and the head learn, in `steps` steps.
+
+    Raises UserError, as `dylora.adapt` does, if a target names no layer.
+    """
     from peft import AdaLoraConfig, get_peft_model  # optional, and checked before any run
 
+    heads = whole_head(backbone, model.head)
+    targets = chosen_targets(backbone, model.target_modules, heads)
     config = AdaLoraConfig(
         target_r=method.max_rank,
         init_r=round(SPARE * method.max_rank),
         lora_alpha=method.alpha,  # type: ignore[arg-type]  # which PEFT only multiplies by
         lora_dropout=method.dropout,
-        target_modules=model.target_modules,
-        modules_to_save=model.head or None,
+        target_modules=list(target_layers(backbone, targets, heads)),
+        modules_to_save=heads or None,
         total_step=steps,
         tinit=int(BEFORE * steps),
         tfinal=int(AFTER * steps),
